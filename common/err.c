@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#include "common/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+int err_set_at(struct err *e, enum err_code code, int sys, const char *where,
+               const char *fmt, ...)
+{
+    va_list ap;
+
+    if (e == NULL)
+        return -1;
+    e->code = code;
+    e->sys = sys;
+    e->where = where;
+    va_start(ap, fmt);
+    (void)vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+int err_wrap(struct err *e, const char *fmt, ...)
+{
+    char head[sizeof(e->msg) / 2];
+    va_list ap;
+    size_t n;
+
+    if (e == NULL)
+        return -1;
+    va_start(ap, fmt);
+    (void)vsnprintf(head, sizeof(head) - 2, fmt, ap);
+    va_end(ap);
+    n = strlen(head);
+    head[n++] = ':';
+    head[n++] = ' ';
+
+    /* Shift the old message right; what does not fit is cut at the end. */
+    memmove(e->msg + n, e->msg, sizeof(e->msg) - n - 1);
+    memcpy(e->msg, head, n);
+    e->msg[sizeof(e->msg) - 1] = '\0';
+    return -1;
+}

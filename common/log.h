@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * log -- structured lines on stderr: text or JSON. Thread-safe, one write(2) a line; the
+ *        access log gathers its lines and writes once per loop turn (log_flush()).
+ *
+ * A call: log_info("session.open", "id=%s port=%u", id, port). The event is a constant dotted
+ * name; the rest is key=value pairs separated by spaces, each value without spaces or given
+ * as %s through log_q() (quoted, escaped, cut at 64 bytes). In JSON form they become members.
+ * Secrets, bodies and query strings never come here.
+ */
+#ifndef COMMON_LOG_H
+#define COMMON_LOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/cdefs.h"
+#include "common/err.h"
+#include "common/span.h"
+
+enum log_level { LOG_ERR, LOG_WARN, LOG_NOTICE, LOG_INFO, LOG_DEBUG, LOG_LEVEL_COUNT };
+
+void log_setup(bool json, enum log_level level);
+int log_level_parse(const char *name, enum log_level *ret); /* "info" */
+bool log_is_on(enum log_level level);
+
+void log_at(enum log_level level, const char *event, const char *fmt, ...) PRINTF_LIKE(3, 4);
+#define log_err(event, ...)    log_at(LOG_ERR, event, __VA_ARGS__)
+#define log_warn(event, ...)   log_at(LOG_WARN, event, __VA_ARGS__)
+#define log_notice(event, ...) log_at(LOG_NOTICE, event, __VA_ARGS__)
+#define log_info(event, ...)   log_at(LOG_INFO, event, __VA_ARGS__)
+#define log_debug(event, ...)                                                            \
+    do {                                                                                 \
+        if (log_is_on(LOG_DEBUG))                                                        \
+            log_at(LOG_DEBUG, event, __VA_ARGS__);                                       \
+    } while (0)
+
+/** Quoted and escaped for use as a %s value; good until the 8th next call on this thread. */
+const char *log_q(const char *text);
+const char *log_qs(struct span text);
+
+/** For events a peer can cause: at most LOG_RATE_PER_S lines a second each; what was left
+ *  out is counted in the next line as `dropped=N`. */
+struct log_rate {
+    uint64_t window_ms;
+    unsigned count, dropped;
+};
+bool log_rate_ok(struct log_rate *r, uint64_t now_ms, unsigned *ret_dropped);
+
+/** Access lines: gathered per thread; written by log_flush() or when 32 KiB are full. */
+void log_access(const char *fmt, ...) PRINTF_LIKE(1, 2);
+void log_flush(void);
+
+#endif
