@@ -22,20 +22,34 @@ struct json *json_parse(struct span text, size_t max_bytes, struct err *e);
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e);
 void json_free(struct json *root);
 
-enum json_type { JSON_NULL, JSON_BOOL, JSON_INT, JSON_REAL, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
+enum json_type {
+    JSON_NULL,
+    JSON_BOOL,
+    JSON_INT,
+    JSON_REAL,
+    JSON_STRING,
+    JSON_ARRAY,
+    JSON_OBJECT
+};
 enum json_type json_type(const struct json *v);
 const char *json_type_name(enum json_type t);
 bool json_bool(const struct json *v);
 int64_t json_int(const struct json *v);
-const char *json_str(const struct json *v); /* NUL-terminated, valid UTF-8, no NUL inside */
-size_t json_len(const struct json *v);      /* items of an array, members of an object */
+const char *
+json_str(const struct json *v);        /* NUL-terminated, valid UTF-8, no NUL inside */
+size_t json_len(const struct json *v); /* items of an array, members of an object */
 const struct json *json_at(const struct json *arr, size_t i);
 const struct json *json_get(const struct json *obj, const char *name); /* NULL: absent */
 /** Walk the members: start with *pos = 0; false at the end. */
 bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
                const struct json **ret_value);
 
-/* Printing: append a JSON string with its quotes, escaped; invalid UTF-8 becomes U+FFFD. */
+/** The line (from 1) at which the member or item stands that `path` names, as in
+ *  "listen[1].address"; 0: not found. `text` must be what json_parse() accepted. */
+unsigned json_line(struct span text, const char *path);
+
+/* Printing: append a JSON string with its quotes, escaped; invalid UTF-8 becomes U+FFFD.
+ */
 int json_put_str(struct buf *b, struct span text);
 
 #endif
