@@ -3,10 +3,14 @@
  * log -- structured lines on stderr: text or JSON. Thread-safe, one write(2) a line; the
  *        access log gathers its lines and writes once per loop turn (log_flush()).
  *
- * A call: log_info("session.open", "id=%s port=%u", id, port). The event is a constant dotted
- * name; the rest is key=value pairs separated by spaces, each value without spaces or given
- * as %s through log_q() (quoted, escaped, cut at 64 bytes). In JSON form they become members.
- * Secrets, bodies and query strings never come here.
+ * Text:  2026-11-21T12:00:00.123Z info event=session.open id=demo port=3000
+ * JSON:  {"time":"...","level":"info","event":"session.open","id":"demo","port":3000}
+ *
+ * A call: log_info("session.open", "id=%s port=%u", id, port). The event is a constant
+ * dotted name; the rest is key=value pairs separated by spaces, each value without spaces
+ * or given as %s through log_q() (quoted, escaped, cut at 64 bytes). In JSON form they
+ * become members, numbers where the format says %d or %u. Secrets, bodies and query
+ * strings never come here.
  */
 #ifndef COMMON_LOG_H
 #define COMMON_LOG_H
@@ -18,13 +22,21 @@
 #include "common/err.h"
 #include "common/span.h"
 
-enum log_level { LOG_ERR, LOG_WARN, LOG_NOTICE, LOG_INFO, LOG_DEBUG, LOG_LEVEL_COUNT };
+enum log_level {
+    LOG_ERR,
+    LOG_WARN,
+    LOG_NOTICE,
+    LOG_INFO,
+    LOG_DEBUG,
+    LOG_LEVEL_COUNT
+};
 
 void log_setup(bool json, enum log_level level);
 int log_level_parse(const char *name, enum log_level *ret); /* "info" */
 bool log_is_on(enum log_level level);
 
-void log_at(enum log_level level, const char *event, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void log_at(enum log_level level, const char *event, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
 #define log_err(event, ...)    log_at(LOG_ERR, event, __VA_ARGS__)
 #define log_warn(event, ...)   log_at(LOG_WARN, event, __VA_ARGS__)
 #define log_notice(event, ...) log_at(LOG_NOTICE, event, __VA_ARGS__)
@@ -35,9 +47,13 @@ void log_at(enum log_level level, const char *event, const char *fmt, ...) PRINT
             log_at(LOG_DEBUG, event, __VA_ARGS__);                                       \
     } while (0)
 
-/** Quoted and escaped for use as a %s value; good until the 8th next call on this thread. */
+/** Quoted and escaped for use as a %s value; good until the 8th next call on this thread.
+ */
 const char *log_q(const char *text);
 const char *log_qs(struct span text);
+/** The message of an error, quoted and escaped, whole; good until the next call on this
+ *  thread: log_err("start", "error=%s", log_e(&e)). */
+const char *log_e(const struct err *e);
 
 /** For events a peer can cause: at most LOG_RATE_PER_S lines a second each; what was left
  *  out is counted in the next line as `dropped=N`. */
