@@ -3,8 +3,8 @@
  * http1 -- HTTP/1.1 messages, strictly (RFC 9112): refuse, never repair.
  *
  * Shape    engine without I/O. A head is found by a scanner that never looks at a byte
- *          twice, then parsed once, in place, into spans of the caller's buffer. A body is
- *          decoded in place, piece by piece.
+ *          twice, then parsed once, in place, into spans of the caller's buffer. A body
+ *          is decoded in place, piece by piece.
  * Limits   HTTP1_HEAD_MAX bytes, HTTP1_FIELDS_MAX fields, HTTP1_TARGET_MAX.
  */
 #ifndef COMMON_HTTP1_H
@@ -14,16 +14,16 @@
 #include <stdint.h>
 
 #include "common/buf.h"
-#include "common/limits.h"
 #include "common/cdefs.h"
+#include "common/limits.h"
 #include "common/span.h"
 
 enum http1_result {
     HTTP1_OK,
     HTTP1_MORE,
     /* from here on: errors; http1_rule() says which rule, with its RFC section */
-    HTTP1_E_SYNTAX,     /* bare LF or CR, NUL, obs-fold, bad token, space before colon... */
-    HTTP1_E_VERSION,    /* not HTTP/1.0 or 1.1 */
+    HTTP1_E_SYNTAX,  /* bare LF or CR, NUL, obs-fold, bad token, space before colon... */
+    HTTP1_E_VERSION, /* not HTTP/1.0 or 1.1 */
     HTTP1_E_TARGET_BIG, /* -> 414 */
     HTTP1_E_FIELDS_BIG, /* head over the bound or too many fields -> 431 */
     HTTP1_E_FRAMING,    /* two lengths, length with coding, bad length, bad coding */
@@ -31,6 +31,7 @@ enum http1_result {
     HTTP1_E_TARGET,     /* absolute- or authority-form, or a byte no target has */
     HTTP1_E_CHUNK,      /* chunk size with sign, 0x, over 16 digits, missing CRLF... */
     HTTP1_E_CUT,        /* ended in the middle */
+    HTTP1_E_NOMEM,      /* no memory for a trailer section */
 };
 const char *http1_result_name(enum http1_result r);
 
@@ -78,7 +79,10 @@ const char *http1_result_name(enum http1_result r);
     X(TUNNEL_PUBLIC_URL, "tunnel-public-url")                                            \
     X(RETRY_AFTER, "retry-after")
 #define HTTP1_FIELD_ENUM(id, name) HTTP1_##id,
-enum http1_field_id { HTTP1_OTHER, HTTP1_FIELD_MAP(HTTP1_FIELD_ENUM) HTTP1_FIELD_COUNT };
+enum http1_field_id {
+    HTTP1_OTHER,
+    HTTP1_FIELD_MAP(HTTP1_FIELD_ENUM) HTTP1_FIELD_COUNT
+};
 
 struct http1_field {
     enum http1_field_id id;
@@ -87,7 +91,7 @@ struct http1_field {
 
 struct http1_head {
     bool is_request;
-    uint8_t minor; /* HTTP/1.minor: 0 or 1 */
+    uint8_t minor;              /* HTTP/1.minor: 0 or 1 */
     struct span method, target; /* request; target is origin-form, or "*" for OPTIONS */
     unsigned status;            /* response: 100..999 */
     struct span reason;
@@ -96,7 +100,8 @@ struct http1_head {
     size_t len; /* bytes of the head with its blank line */
 
     /* Decided from the fields (6.1 to 6.3, 9.3, 7.8 of RFC 9110) */
-    bool keep_alive;   /* the connection may go on after this message */
+    bool keep_alive; /* the connection may go on after this message; false for a response
+                        whose body ends with the connection */
     bool is_chunked;
     bool has_length;
     uint64_t length;
@@ -124,33 +129,43 @@ const char *http1_rule(void);
 /** The first field with that id, or NULL. */
 const struct http1_field *http1_find(const struct http1_head *h, enum http1_field_id id);
 /** Is `token` in the comma list of every such field (case-insensitive)? */
-bool http1_has_token(const struct http1_head *h, enum http1_field_id id, const char *token);
-/** Hop-by-hop: of the fixed set (RFC 9110 7.6.1), or named by Connection. */
+bool http1_has_token(const struct http1_head *h, enum http1_field_id id,
+                     const char *token);
+/** Hop-by-hop: of the fixed set (RFC 9110 7.6.1), or named by Connection, which cannot
+ * name Host or Content-Length. Trailer is not: trailers are passed on. */
 bool http1_is_hop(const struct http1_head *h, const struct http1_field *f);
 
-/* -- bodies --------------------------------------------------------------------------- */
+/* -- bodies ---------------------------------------------------------------------------
+ */
 
-enum http1_framing { HTTP1_NONE, HTTP1_LENGTH, HTTP1_CHUNKED, HTTP1_UNTIL_CLOSE };
+enum http1_framing {
+    HTTP1_NONE,
+    HTTP1_LENGTH,
+    HTTP1_CHUNKED,
+    HTTP1_UNTIL_CLOSE
+};
 enum http1_framing http1_request_framing(const struct http1_head *h);
 /** @is_head  the request was HEAD; CONNECT is not ours. */
 enum http1_framing http1_response_framing(const struct http1_head *h, bool is_head);
 
 struct http1_body {
     enum http1_framing framing;
-    uint64_t left;  /* LENGTH: bytes to come; CHUNKED: of this chunk */
+    uint64_t left; /* LENGTH: bytes to come; CHUNKED: of this chunk */
     bool is_done;
     /* private */
     uint8_t state, digits;
-    size_t extra;      /* bytes of extensions or trailers so far */
+    unsigned fields;    /* trailer fields so far */
+    size_t extra;       /* bytes of chunk extensions so far */
+    size_t line;        /* start of the trailer line that is being gathered */
     struct buf trailer; /* the trailer section, field lines with CRLF; "" when none */
 };
 void http1_body_init(struct http1_body *b, enum http1_framing framing, uint64_t length);
 void http1_body_done(struct http1_body *b);
 /**
- * Take bytes. @in advanced past what was used; *ret_data the next piece of content, inside
- * `in`'s bytes, maybe empty. HTTP1_OK: call again while in->len > 0 and !b->is_done.
- * Trailer fields are checked like any others; framing, routing and our own fields in
- * trailers are an error (RFC 9110 6.5.1).
+ * Take bytes. @in advanced past what was used; *ret_data the next piece of content,
+ * inside `in`'s bytes, maybe empty. HTTP1_OK: call again while in->len > 0 and
+ * !b->is_done. Trailer fields are checked like any others; framing, routing and our own
+ * fields in trailers are an error (RFC 9110 6.5.1).
  */
 enum http1_result http1_body_feed(struct http1_body *b, struct span *in,
                                   struct span *ret_data);
@@ -161,10 +176,12 @@ enum http1_result http1_body_end(struct http1_body *b);
 #define HTTP1_CHUNK_HEAD_MAX 18
 size_t http1_chunk_head(char out[HTTP1_CHUNK_HEAD_MAX], uint64_t len);
 
-/* -- writing -------------------------------------------------------------------------- */
+/* -- writing --------------------------------------------------------------------------
+ */
 
-/** Append "name: value\r\n". */
+/** Append "name: value\r\n". 0, or -1: no memory, or a control byte in the value. */
 MUST_USE int http1_put(struct buf *b, const char *name, struct span value);
-const char *http1_reason(unsigned status); /* "Not Found" */
+MUST_USE int http1_put_field(struct buf *b, struct span name, struct span value);
+const char *http1_reason(unsigned status); /* "Not Found", or "Unknown" */
 
 #endif
