@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * token -- JSON Web Tokens (RFC 7519, compact JWS), EdDSA (RFC 8037) and HS256 (RFC 7518),
- *          the algorithm pinned to the key and never taken from the token. DESIGN 6.
+ * token -- JSON Web Tokens (RFC 7519, compact JWS), EdDSA (RFC 8037) and HS256 (RFC
+ * 7518), the algorithm pinned to the key and never taken from the token. DESIGN 6.
  */
 #ifndef COMMON_TOKEN_H
 #define COMMON_TOKEN_H
@@ -13,32 +13,15 @@
 #include "common/crypto.h"
 #include "common/err.h"
 #include "common/host.h"
+#include "common/token_keys.h"
 
-enum token_aud { TOKEN_LINK, TOKEN_ACCESS }; /* "tunnel:link", "tunnel:access" */
-enum token_alg { TOKEN_EDDSA, TOKEN_HS256 };
+enum token_aud {
+    TOKEN_LINK,
+    TOKEN_ACCESS
+}; /* "tunnel:link", "tunnel:access" */
 
-#define TOKEN_TEXT_MAX 8192
+#define TOKEN_TEXT_MAX  8192
 #define TOKEN_NAMES_MAX 16
-#define TOKEN_TENANT_MAX 64
-
-struct token_key {
-    char kid[64 + 1];
-    enum token_alg alg;
-    struct ed25519 *ed;   /* EDDSA; owned */
-    struct secret hmac;   /* HS256, at least 32 bytes */
-    char tenant[TOKEN_TENANT_MAX + 1]; /* "": the server's own */
-};
-/** The keys in force: immutable once built, shared by reference between threads. */
-struct token_keys;
-struct token_keys *token_keys_new(void);
-/** Adds a key read from `file`; a second one with the same kid is an error. */
-int token_keys_add_file(struct token_keys *k, const char *kid, enum token_alg alg,
-                        const char *file, const char *tenant, struct err *e);
-/** Adds the server's own key (taken). */
-int token_keys_add(struct token_keys *k, const char *kid, struct ed25519 **take,
-                   struct err *e);
-const struct token_key *token_keys_find(const struct token_keys *k, const char *kid);
-void token_keys_free(struct token_keys *k);
 
 struct token {
     enum token_aud aud;
