@@ -52,6 +52,13 @@ static int hex_digit(uint8_t c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+static enum http1_result count_ext(struct http1_body *b)
+{
+    if (++b->extra > HTTP1_CHUNK_EXTRA_MAX)
+        return bad_chunk("too much in chunk extensions (RFC 9112 7.1.1)");
+    return HTTP1_OK;
+}
+
 static enum http1_result size_byte(struct http1_body *b, uint8_t c)
 {
     int digit = hex_digit(c);
@@ -66,7 +73,7 @@ static enum http1_result size_byte(struct http1_body *b, uint8_t c)
     if (b->digits == 0 || (c != ';' && c != '\r'))
         return bad_chunk("chunk size is no hex number (RFC 9112 7.1)");
     b->state = c == ';' ? EXT : SIZE_LF;
-    return HTTP1_OK;
+    return c == ';' ? count_ext(b) : HTTP1_OK;
 }
 
 static bool is_text(uint8_t c)
@@ -103,9 +110,7 @@ static enum http1_result ext_byte(struct http1_body *b, uint8_t c)
         b->state = QUOTED;
         break;
     }
-    if (++b->extra > HTTP1_CHUNK_EXTRA_MAX)
-        return bad_chunk("too much in chunk extensions (RFC 9112 7.1.1)");
-    return HTTP1_OK;
+    return count_ext(b);
 }
 
 /* All that stands between the pieces of content: one byte of it. */
