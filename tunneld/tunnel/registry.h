@@ -50,8 +50,8 @@ typedef void dial_fn(void *arg, enum dial_result r, struct mux_stream *s);
 struct dial_want {
     const char *id; /* copied */
     struct mux_open open;
-    uint64_t until_ms;   /* loop time: the end of the hold */
-    bool after_refusal;  /* the agent just said REFUSED or NOT_PUBLISHED: wait for a change
+    uint64_t until_ms;  /* loop time: the end of the hold */
+    bool after_refusal; /* the agent just said REFUSED or NOT_PUBLISHED: wait for a change
                             of the port, or 250 ms, before trying again */
     const struct mux_stream_ops *ops;
     void *user;
@@ -59,8 +59,22 @@ struct dial_want {
 struct dial;
 /** A stream at once: *ret_stream set and NULL returned. Otherwise the wait, NULL and
  *  *ret_why when it ended already. */
-struct dial *dial_start(struct registry *r, const struct dial_want *w, dial_fn *fn, void *arg,
-                        struct mux_stream **ret_stream, enum dial_result *ret_why);
+struct dial *dial_start(struct registry *r, const struct dial_want *w, dial_fn *fn,
+                        void *arg, struct mux_stream **ret_stream,
+                        enum dial_result *ret_why);
 void dial_cancel(struct dial **d); /* no callback after it; NULL is fine */
+
+/* -- for the sessions, the worker and the tests -------------------------------------------- */
+
+/** The session is its sandbox's from now on; a former one is replaced. 0, or -1: no memory. */
+int registry_attach(struct registry *r, struct session *s);
+/** Its link is gone. Fine when it was replaced or never attached. */
+void registry_detach(struct registry *r, struct session *s);
+/** Its ports changed: those who wait for one look again. */
+void registry_changed(struct registry *r, struct session *s);
+/** Call fn for each session; it may end the session it is given. */
+void registry_each(struct registry *r, void (*fn)(struct session *s, void *arg),
+                   void *arg);
+unsigned registry_links(const struct registry *r);
 
 #endif

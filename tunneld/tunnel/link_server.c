@@ -1,0 +1,615 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory: how libwebsockets 4.1.6 is used here.
+ *
+ * A socket is adopted into one of two vhosts (TLS, plaintext). All callbacks of all
+ * protocols come to on_event(). Protocol 0 sees the HTTP part: everything is decided in
+ * HTTP_CONFIRM_UPGRADE, the only place that comes before libwebsockets looks at the
+ * subprotocol (and hangs up without an answer when it knows none of them).
+ *
+ *   adopted -> [TLS] -> head -> refused: our own response, close
+ *                            -> admitted -> ESTABLISHED -> opened()
+ *   opened  -> RECEIVE / SERVER_WRITEABLE ... -> CLOSED -> closed() of the user
+ *   WSI_DESTROY: the last event in every case; struct agent_link is freed there.
+ *
+ * Bytes are written directly, outside libwebsockets' callbacks, from jobs of the same
+ * loop; what makes it wait is asked for first (begin()). A result of lws_write() is an
+ * int and is never compared with a size_t.
+ */
+#include "tunneld/tunnel/link_server.h"
+
+#include <libwebsockets.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/buf.h"
+#include "common/limits.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/token.h"
+
+enum {
+    PROTOCOL_HTTP,
+    PROTOCOL_TUNNEL
+};
+
+/* Turns of the loop that the context's handles get to close, see stop_step(). */
+enum {
+    STOP_TURNS = 5,
+    STOP_TURN_MS = 2
+};
+
+struct link_server {
+    struct loop *loop;           /* borrowed */
+    struct tls_cert_slot *certs; /* borrowed, NULL: none */
+    const struct link_server_ops *ops;
+    void *owner;
+    struct lws_context *lws; /* NULL once it is destroyed (pcontext) */
+    struct lws_vhost *tls, *plain;
+    struct agent_link *adopting; /* inside lws_adopt_*: not bound to its wsi yet */
+    uint8_t *out;                /* LWS_PRE + MUX_BATCH, shared by all links: begin()
+                                    and commit() come in pairs, nothing in between */
+    struct loop_timer stop_timer;
+    unsigned stop_turns;
+    loop_job_fn *stop_fn;
+    void *stop_arg;
+};
+
+struct agent_link {
+    struct link base;
+    struct link_server *ls;
+    struct lws *wsi; /* NULL: not bound yet, or closed */
+    int fd;          /* borrowed from the wsi */
+    bool has_tls, is_open, is_closing, is_broken;
+    void *pass;             /* from admit() to opened() */
+    struct buf text;        /* a text message being gathered */
+    size_t text_queued;     /* bytes of text since the socket last took everything */
+    char why[64];           /* of the end, for closed() */
+    struct loop_timer kill; /* the close handshake's deadline */
+    struct sock_addr client;
+};
+
+static struct agent_link *agent_link_of(struct link *l)
+{
+    return CONTAINER_OF(l, struct agent_link, base);
+}
+
+static void set_why(struct agent_link *a, const char *why)
+{
+    if (!a->why[0])
+        (void)snprintf(a->why, sizeof a->why, "%s", why); /* a cut reason is still one */
+}
+
+/* -- the link as its user sees it ------------------------------------------------------
+ */
+
+/* End the connection without a word. The timeout is set outside libwebsockets' callbacks,
+ * so its timer must be told (FACTS 1.5 iii). */
+static void kill_now(struct agent_link *a, const char *why)
+{
+    set_why(a, why);
+    a->is_broken = true;
+    loop_timer_stop(&a->kill);
+    if (a->wsi) {
+        lws_set_timeout(a->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+        lws_cancel_service(a->ls->lws);
+    }
+}
+
+static void on_kill(void *arg)
+{
+    struct agent_link *a = arg;
+
+    kill_now(a, "close-timeout");
+}
+
+static uint8_t *link_begin(struct link *l, size_t *ret_cap)
+{
+    struct agent_link *a = agent_link_of(l);
+
+    if (!a->wsi || a->is_closing || a->is_broken)
+        return NULL;
+    /* MUX_AHEAD is half of TCP_NOTSENT_LOWAT: the kernel reports the socket writable
+     * below half of the mark (tcp_stream_memory_free()), so waiting here never spins. */
+    if (lws_partial_buffered(a->wsi) || sock_unsent(a->fd) > MUX_AHEAD) {
+        (void)lws_callback_on_writable(a->wsi); /* fails only on a dying wsi */
+        return NULL;
+    }
+    *ret_cap = MUX_BATCH;
+    return a->ls->out + LWS_PRE;
+}
+
+static void write_message(struct agent_link *a, size_t n, enum lws_write_protocol how)
+{
+    int r = lws_write(a->wsi, a->ls->out + LWS_PRE, n, how);
+
+    if (r < 0 || r < (int)n)
+        kill_now(a, "write");
+}
+
+static void link_commit(struct link *l, size_t n)
+{
+    write_message(agent_link_of(l), n, LWS_WRITE_BINARY);
+}
+
+static int link_text(struct link *l, struct span json)
+{
+    struct agent_link *a = agent_link_of(l);
+
+    if (!a->wsi || a->is_closing || a->is_broken)
+        return 0; /* the close is on its way to the user */
+    if (json.len > MUX_BATCH)
+        return -1;
+    /* libwebsockets copies what the socket does not take; an agent that makes us answer
+     * and never reads must not grow that without end. */
+    a->text_queued = lws_partial_buffered(a->wsi) ? a->text_queued + json.len : 0;
+    if (a->text_queued > LINK_TEXT_MAX) {
+        kill_now(a, "text-limit");
+        return 0;
+    }
+    memcpy(a->ls->out + LWS_PRE, json.p, json.len);
+    write_message(a, json.len, LWS_WRITE_TEXT);
+    return 0;
+}
+
+static void link_close(struct link *l, unsigned status, const char *reason)
+{
+    struct agent_link *a = agent_link_of(l);
+    uint8_t text[124]; /* 5.5: 125 with the status */
+    size_t n = strlen(reason);
+
+    if (!a->wsi || a->is_closing || a->is_broken)
+        return;
+    a->is_closing = true;
+    set_why(a, reason);
+    if (n > sizeof text - 2)
+        n = sizeof text - 2;
+    memcpy(text, reason, n);
+    lws_close_reason(a->wsi, (enum lws_close_status)status, text, n);
+    /* The close frame goes after what is queued, from SERVER_WRITEABLE; an agent that
+     * reads nothing is cut at the deadline. */
+    (void)lws_callback_on_writable(a->wsi);
+    loop_timer_start(&a->kill, LINK_CLOSE_MS);
+}
+
+static const struct link_ops agent_link_ops = {link_begin, link_commit, link_text,
+                                               link_close};
+
+/* -- the upgrade ------------------------------------------------------------------------
+ */
+
+/* Answer in plain HTTP and hang up: the return value for libwebsockets. */
+static int refuse(struct agent_link *a, struct lws *wsi, const struct link_refusal *no)
+{
+    AUTO(buf_done)
+    struct buf b = BUF_INIT;
+    char pad[LWS_PRE] = {0};
+
+    log_info("link.refused", "client=%s status=%u why=%s",
+             sock_print(&a->client, (char[SOCK_TEXT_MAX]){0}), no->status,
+             log_q(no->why));
+    if (buf_add(&b, pad, sizeof pad) < 0 ||
+        buf_addf(&b,
+                 "HTTP/1.1 %u %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
+                 "Content-Length: %zu\r\nCache-Control: no-store\r\n"
+                 "Connection: close\r\nTunnel-Reason: %s\r\n",
+                 no->status, no->status == 401 ? "Unauthorized" : "Refused",
+                 strlen(no->why) + 1, no->why) < 0 ||
+        (no->status == 426 && buf_adds(&b, "Upgrade: websocket\r\n") < 0) ||
+        (no->retry_after_s &&
+         buf_addf(&b, "Retry-After: %u\r\n", no->retry_after_s) < 0) ||
+        buf_addf(&b, "\r\n%s\n", no->why) < 0)
+        return -1;
+    /* We hang up in any case, so a failed write changes nothing. */
+    (void)lws_write(wsi, b.p + LWS_PRE, b.len - LWS_PRE, LWS_WRITE_HTTP_HEADERS);
+    return -1;
+}
+
+/* A header's value, or "": libwebsockets joins repeated ones with a comma or semicolon,
+ * which no value that we accept has. Returns -1 when it does not fit. */
+static int header(struct lws *wsi, enum lws_token_indexes id, char *out, size_t cap)
+{
+    int n;
+
+    out[0] = '\0';
+    if (lws_hdr_total_length(wsi, id) == 0)
+        return 0;
+    n = lws_hdr_copy(wsi, out, (int)cap, id);
+    return n < 0 ? -1 : 0;
+}
+
+static const char *tls_name(struct lws *wsi)
+{
+    const char *name = SSL_get_servername(lws_get_ssl(wsi), TLSEXT_NAMETYPE_host_name);
+
+    return name ? name : "";
+}
+
+static int check_form(struct lws *wsi, const char *upgrade, struct link_refusal *no)
+{
+    char text[256];
+
+    if (header(wsi, WSI_TOKEN_GET_URI, text, sizeof text) < 0 ||
+        strcmp(text, LINK_PATH) != 0) {
+        *no = (struct link_refusal){404, 0, "there is nothing but the link here"};
+        return -1;
+    }
+    if (!upgrade || strcasecmp(upgrade, "websocket") != 0) {
+        *no = (struct link_refusal){426, 0, "the link is a WebSocket"};
+        return -1;
+    }
+    if (header(wsi, WSI_TOKEN_PROTOCOL, text, sizeof text) < 0 ||
+        strcmp(text, LINK_PROTOCOL) != 0) {
+        *no = (struct link_refusal){400, 0, "the subprotocol must be " LINK_PROTOCOL};
+        return -1;
+    }
+    return 0;
+}
+
+/* `upgrade` is NULL for a request without one. 0: go on with the upgrade. */
+static int on_request(struct agent_link *a, struct lws *wsi, const char *upgrade)
+{
+    char host[HOST_MAX + 16], auth[TOKEN_TEXT_MAX + 16];
+    struct link_refusal no = {431, 0, "a header field is too long"};
+    struct link_request rq = {NULL, {0}, {0}};
+
+    if (check_form(wsi, upgrade, &no) < 0)
+        return refuse(a, wsi, &no);
+    if (header(wsi, WSI_TOKEN_HOST, host, sizeof host) < 0 ||
+        header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, auth, sizeof auth) < 0)
+        return refuse(a, wsi, &no);
+    rq.server_name = a->has_tls ? tls_name(wsi) : NULL;
+    rq.host = span_str(host);
+    rq.authorization = span_str(auth);
+    if (a->pass)
+        return -1; /* a second request after an admitted one cannot be */
+    if (a->ls->ops->admit(a->ls->owner, &rq, &a->pass, &no) < 0)
+        return refuse(a, wsi, &no);
+    return 0;
+}
+
+static int on_established(struct agent_link *a, struct lws *wsi)
+{
+    void *pass = a->pass;
+
+    a->pass = NULL;
+    a->fd = lws_get_socket_fd(wsi);
+    if (!pass || a->ls->ops->opened(a->ls->owner, &a->base, pass, &a->client) < 0)
+        return -1;
+    a->is_open = true;
+    return 0;
+}
+
+/* -- bytes in
+ * ---------------------------------------------------------------------------- */
+
+static void on_text(struct agent_link *a, struct lws *wsi, struct span piece)
+{
+    bool is_last = lws_is_final_fragment(wsi) && lws_remaining_packet_payload(wsi) == 0;
+
+    if (is_last && a->text.len == 0 && piece.len <= CONTROL_MAX) {
+        a->base.user_ops->text(a->base.user, piece);
+        return;
+    }
+    if (piece.len > CONTROL_MAX - a->text.len) {
+        link_close(&a->base, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE,
+                   "control message too long");
+        return;
+    }
+    if (buf_add(&a->text, piece.p, piece.len) < 0) {
+        link_close(&a->base, LWS_CLOSE_STATUS_UNEXPECTED_CONDITION, "no memory");
+        return;
+    }
+    if (is_last) {
+        a->base.user_ops->text(a->base.user, buf_span(&a->text));
+        buf_done(&a->text); /* control messages are rare: no memory kept for them */
+    }
+}
+
+static int on_receive(struct agent_link *a, struct lws *wsi, struct span piece)
+{
+    if (a->is_broken)
+        return -1;
+    if (a->is_closing || !a->is_open)
+        return 0;
+    if (!lws_frame_is_binary(wsi))
+        on_text(a, wsi, piece);
+    else if (piece.len > 0)
+        a->base.user_ops->bytes(a->base.user, piece);
+    return a->is_broken ? -1 : 0;
+}
+
+static int on_writeable(struct agent_link *a)
+{
+    if (a->is_closing || a->is_broken)
+        return -1; /* sends the close frame of lws_close_reason() */
+    if (a->is_open && !lws_partial_buffered(a->wsi)) {
+        a->text_queued = 0;
+        a->base.user_ops->room(a->base.user);
+    }
+    return a->is_broken ? -1 : 0;
+}
+
+static void on_closed(struct agent_link *a)
+{
+    bool was_open = a->is_open;
+
+    a->is_open = false;
+    a->wsi = NULL;
+    loop_timer_stop(&a->kill);
+    if (was_open)
+        a->base.user_ops->closed(a->base.user, a->why[0] ? a->why : "cut");
+}
+
+static void agent_link_free(struct agent_link *a)
+{
+    on_closed(a);
+    if (a->pass)
+        a->ls->ops->dropped(a->ls->owner, a->pass);
+    buf_done(&a->text);
+    mem_free(a);
+}
+
+/* -- libwebsockets
+ * ------------------------------------------------------------------------- */
+
+static struct agent_link *bound(struct lws *wsi)
+{
+    struct agent_link *a = lws_get_opaque_user_data(wsi);
+    struct link_server *ls;
+
+    if (a)
+        return a;
+    /* The first events of a socket come while it is being adopted. */
+    ls = lws_context_user(lws_get_context(wsi));
+    a = ls->adopting;
+    if (a) {
+        ls->adopting = NULL;
+        a->wsi = wsi;
+        lws_set_opaque_user_data(wsi, a);
+    }
+    return a;
+}
+
+/* Certificates and modes for the TLS vhost. `wsi` is none, but good for its context. */
+static int on_ssl_ctx(struct lws *wsi, struct ssl_ctx_st *ssl_ctx)
+{
+    struct link_server *ls = lws_context_user(lws_get_context(wsi));
+
+    tls_ctx_tune(ssl_ctx);
+    tls_cert_slot_attach(ls->certs, ssl_ctx);
+    return 0;
+}
+
+/* The events of a bound connection. */
+static int on_bound(struct agent_link *a, struct lws *wsi,
+                    enum lws_callback_reasons reason, void *in, size_t len)
+{
+    switch (reason) {
+    case LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED:
+        return 0;
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+        return on_request(a, wsi, in);
+    case LWS_CALLBACK_HTTP:
+        return on_request(a, wsi, NULL);
+    case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
+        return a->pass && lws_get_protocol(wsi)->id == PROTOCOL_TUNNEL ? 0 : -1;
+    case LWS_CALLBACK_ESTABLISHED:
+        return on_established(a, wsi);
+    case LWS_CALLBACK_RECEIVE:
+        return on_receive(a, wsi, span_of(in, len));
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+        return a->wsi ? on_writeable(a) : -1;
+    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+        set_why(a, "agent");
+        return 0;
+    case LWS_CALLBACK_CLOSED:
+        on_closed(a);
+        return 0;
+    case LWS_CALLBACK_WSI_DESTROY:
+        lws_set_opaque_user_data(wsi, NULL);
+        agent_link_free(a);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user,
+                    void *in, size_t len)
+{
+    struct agent_link *a;
+
+    switch (reason) {
+    case LWS_CALLBACK_OPENSSL_LOAD_EXTRA_SERVER_VERIFY_CERTS:
+        return on_ssl_ctx(wsi, user);
+    case LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED:
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+    case LWS_CALLBACK_HTTP:
+    case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION:
+    case LWS_CALLBACK_ESTABLISHED:
+    case LWS_CALLBACK_RECEIVE:
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+        a = bound(wsi);
+        return a ? on_bound(a, wsi, reason, in, len) : -1;
+    case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+    case LWS_CALLBACK_CLOSED:
+    case LWS_CALLBACK_WSI_DESTROY:
+        a = lws_get_opaque_user_data(wsi);
+        return a ? on_bound(a, wsi, reason, in, len) : 0;
+    default: /* of the context, or of HTTP features that are not used */
+        return 0;
+    }
+}
+
+static const struct lws_protocols protocols[] = {
+    {"http", on_event, 0, 0, PROTOCOL_HTTP, NULL, 0},
+    {LINK_PROTOCOL, on_event, 0, LINK_RX, PROTOCOL_TUNNEL, NULL, MUX_BATCH + LWS_PRE},
+    {NULL, NULL, 0, 0, 0, NULL, 0}};
+
+/* No pings of its own: they would go between our frames (FACTS 1.1.3). */
+static const lws_retry_bo_t no_pings = {0};
+
+static void on_log(int level, const char *line)
+{
+    struct span text = span_str(line);
+
+    while (text.len > 0 && (text.p[text.len - 1] == '\n' || text.p[text.len - 1] == ' '))
+        text.len--;
+    /* 4.1.6 says this at LLL_ERR for each adoption with bytes; it is none. */
+    if (strstr(line, "adopt_socket_readbuf"))
+        return;
+    if (level == LLL_ERR)
+        log_warn("lws", "text=%s", log_qs(text));
+    else
+        log_debug("lws", "text=%s", log_qs(text));
+}
+
+static struct lws_vhost *vhost_new(struct link_server *ls, const char *name,
+                                   uint64_t options)
+{
+    struct lws_context_creation_info info;
+
+    memset(&info, 0, sizeof info);
+    info.port = CONTEXT_PORT_NO_LISTEN_SERVER;
+    info.vhost_name = name;
+    info.protocols = protocols;
+    info.options = options;
+    info.alpn = "http/1.1"; /* libwebsockets' HTTP/2 is not for us (FACTS 1.0, 6) */
+    info.timeout_secs = LINK_HTTP_S;
+    info.keepalive_timeout = LINK_HTTP_S;
+    info.retry_and_idle_policy = &no_pings;
+    return lws_create_vhost(ls->lws, &info);
+}
+
+static int context_new(struct link_server *ls)
+{
+    struct lws_context_creation_info info;
+    void *loops[1] = {loop_uv(ls->loop)};
+    uint64_t tls = ls->certs ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0;
+
+    lws_set_log_level(LLL_ERR | LLL_WARN, on_log);
+    memset(&info, 0, sizeof info);
+    info.port = CONTEXT_PORT_NO_LISTEN;
+    info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_LIBUV |
+                   LWS_SERVER_OPTION_UV_NO_SIGSEGV_SIGFPE_SPIN | tls;
+    info.foreign_loops = loops;
+    info.user = ls;
+    info.pcontext = &ls->lws;
+    info.gid = (gid_t)-1;
+    info.uid = (uid_t)-1;
+    info.pt_serv_buf_size = MUX_BATCH + 1024; /* the whole of a message at once */
+    info.max_http_header_data = 2 * TOKEN_TEXT_MAX;
+    info.max_http_header_pool2 = LINK_HANDSHAKES;
+    info.timeout_secs = LINK_HTTP_S;
+    info.retry_and_idle_policy = &no_pings;
+    ls->lws = lws_create_context(&info);
+    if (!ls->lws)
+        return -1;
+    ls->plain = vhost_new(ls, "plain", 0);
+    if (ls->certs)
+        ls->tls = vhost_new(ls, "tls", tls | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX);
+    return !ls->plain || (ls->certs && !ls->tls) ? -1 : 0;
+}
+
+static void stop_step(void *arg);
+
+struct link_server *link_server_new(struct loop *l, struct tls_cert_slot *certs,
+                                    const struct link_server_ops *ops, void *owner,
+                                    struct err *e)
+{
+    struct link_server *ls = mem_zalloc(1, sizeof *ls);
+
+    if (!ls) {
+        (void)err_set(e, ERR_NOMEM, "link server");
+        return NULL;
+    }
+    ls->loop = l;
+    ls->certs = certs;
+    ls->ops = ops;
+    ls->owner = owner;
+    loop_timer_init(&ls->stop_timer, l, stop_step, ls);
+    ls->out = mem_alloc(LWS_PRE + MUX_BATCH);
+    if (!ls->out || context_new(ls) < 0) {
+        (void)err_set(e, ERR_SYS,
+                      "start libwebsockets with its libuv plugin (is "
+                      "libwebsockets-evlib-uv installed?)");
+        link_server_free(ls);
+        return NULL;
+    }
+    return ls;
+}
+
+void link_server_take(struct link_server *ls, int *take_fd, bool has_tls,
+                      struct span unread, const struct sock_addr *client)
+{
+    struct agent_link *a = mem_zalloc(1, sizeof *a);
+    struct lws_vhost *vh = has_tls ? ls->tls : ls->plain;
+    int fd = *take_fd;
+
+    *take_fd = -1;
+    if (!a || !vh || !ls->lws || ls->stop_fn) {
+        mem_free(a);
+        sock_close(&fd);
+        return;
+    }
+    a->base.ops = &agent_link_ops;
+    a->ls = ls;
+    a->fd = fd;
+    a->has_tls = has_tls;
+    a->client = *client;
+    loop_timer_init(&a->kill, ls->loop, on_kill, a);
+    sock_tune_link(fd); /* adopted sockets get no TCP_NODELAY from libwebsockets */
+    ls->adopting = a;
+    /* It closes the socket itself when it fails. */
+    (void)lws_adopt_socket_vhost_readbuf(vh, fd, (const char *)unread.p, unread.len);
+    if (ls->adopting) {
+        ls->adopting = NULL;
+        agent_link_free(a);
+    }
+}
+
+/* libwebsockets on a foreign libuv loop cannot say when it is done: the first
+ * lws_context_destroy() starts to close handles, each of which needs a turn or two of the
+ * loop, and the memory of some is the context itself; the second frees it. So the second
+ * comes after a number of turns that is more than the closing takes (sockets, then the
+ * context's timer and idle handle: two). */
+static void stop_step(void *arg)
+{
+    struct link_server *ls = arg;
+    loop_job_fn *fn = ls->stop_fn;
+
+    if (ls->stop_turns++ < STOP_TURNS) {
+        loop_timer_start(&ls->stop_timer, STOP_TURN_MS);
+        return;
+    }
+    if (ls->lws)
+        lws_context_destroy(ls->lws);
+    ls->lws = NULL;
+    if (fn)
+        fn(ls->stop_arg);
+}
+
+void link_server_stop(struct link_server *ls, loop_job_fn *fn, void *arg)
+{
+    if (ls->stop_fn)
+        return;
+    ls->stop_fn = fn;
+    ls->stop_arg = arg;
+    loop_timer_start(&ls->stop_timer, STOP_TURN_MS);
+    lws_context_destroy(ls->lws);
+}
+
+void link_server_free(struct link_server *ls)
+{
+    if (!ls)
+        return;
+    loop_timer_stop(&ls->stop_timer);
+    if (ls->lws) {
+        lws_context_destroy(ls->lws);
+        if (ls->lws)
+            lws_context_destroy(ls->lws);
+    }
+    mem_free(ls->out);
+    mem_free(ls);
+}
