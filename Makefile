@@ -46,7 +46,7 @@ B := build/$(VARIANT)
 DEBS_BUILD := gcc make libc6-dev pkg-config libwebsockets-dev libwebsockets-evlib-uv libssl-dev \
               libuv1-dev libjansson-dev libc-ares-dev openssl
 DEBS_TEST  := libcmocka-dev python3 python3-pytest curl ca-certificates nginx-light squid \
-              microsocks chromium iproute2 procps
+              microsocks chromium iproute2 procps nodejs npm
 DEBS_TOOLS := clang libclang-rt-14-dev clang-format clang-tidy cppcheck codespell mandoc valgrind \
               wrk
 
@@ -130,7 +130,9 @@ $(B)/lib%.a:
 	$(call say,AR)
 	$(Q)mkdir -p $(@D) && rm -f $@ && $(AR) rcs $@ $^
 
-LIBS := $(if $(SUPPORT_SRC),$(B)/libsupport.a) $(B)/libtunneld.a $(B)/libagentd.a $(B)/libcommon.a
+# A test sees one daemon's code: neither daemon knows the other, and names may meet.
+SUPPORT_LIB := $(if $(SUPPORT_SRC),$(B)/libsupport.a)
+daemon_lib   = $(foreach d,tunneld agentd,$(if $(shell grep -l '"$(d)/' $(1:$(B)/%=%.c)),$(B)/lib$(d).a))
 link  = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) \
         -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(1) $(LDLIBS)
 
@@ -148,13 +150,14 @@ $(B)/bin/agentd-static: $(B)/agentd/main.o $(B)/libagentd.a $(B)/libcommon.a
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS_STATIC) $(LDLIBS) \
 	    2>$@.log || { cat $@.log; exit 1; }
 
-$(UNIT_BIN): $(B)/%: $(B)/%.o $(LIBS)
+.SECONDEXPANSION:
+$(UNIT_BIN): $(B)/%: $(B)/%.o $$(call daemon_lib,$$@) $(SUPPORT_LIB) $(B)/libcommon.a
 	$(call say,LD)
 	$(Q)$(call link,-lcmocka $(LIBS_TEST))
-$(FUZZ_BIN): $(B)/%: $(B)/%.o $(LIBS)
+$(FUZZ_BIN): $(B)/%: $(B)/%.o $$(call daemon_lib,$$@) $(SUPPORT_LIB) $(B)/libcommon.a
 	$(call say,LD)
 	$(Q)$(call link,-fsanitize=fuzzer $(LIBS_TEST))
-$(BENCH_BIN) $(TOOLS_BIN) $(EXAMPLE_BIN): $(B)/%: $(B)/%.o $(LIBS)
+$(BENCH_BIN) $(TOOLS_BIN) $(EXAMPLE_BIN): $(B)/%: $(B)/%.o $$(call daemon_lib,$$@) $(SUPPORT_LIB) $(B)/libcommon.a
 	$(call say,LD)
 	$(Q)$(call link,$(LIBS_TEST))
 
