@@ -16,15 +16,22 @@
 #include "common/cdefs.h"
 #include "common/span.h"
 
-enum ws_opcode { WS_CONT = 0, WS_TEXT = 1, WS_BINARY = 2, WS_CLOSE = 8, WS_PING = 9, WS_PONG = 10 };
+enum ws_opcode {
+    WS_CONT = 0,
+    WS_TEXT = 1,
+    WS_BINARY = 2,
+    WS_CLOSE = 8,
+    WS_PING = 9,
+    WS_PONG = 10
+};
 
 enum ws_result {
-    WS_OK,       /* *ret says what; call again with what is left */
-    WS_MORE,     /* all input used, nothing more to tell */
-    WS_E_RSV,    /* reserved bits (5.2) */
-    WS_E_OPCODE, /* unknown opcode */
-    WS_E_MASK,   /* a client frame unmasked, or a server frame masked (5.1) */
-    WS_E_LENGTH, /* not minimal, top bit set, or over the bound */
+    WS_OK,         /* *ret says what; call again with what is left */
+    WS_MORE,       /* all input used, nothing more to tell */
+    WS_E_RSV,      /* reserved bits (5.2) */
+    WS_E_OPCODE,   /* unknown opcode */
+    WS_E_MASK,     /* a client frame unmasked, or a server frame masked (5.1) */
+    WS_E_LENGTH,   /* not minimal, top bit set, or over the bound */
     WS_E_CONTROL,  /* control frame fragmented or over 125 bytes */
     WS_E_FRAGMENT, /* continuation of nothing, or a new message inside one (5.4) */
 };
@@ -61,7 +68,8 @@ size_t ws_frame(uint8_t *payload, size_t len, enum ws_opcode op, bool fin,
                 const uint8_t mask[4]);
 void ws_mask(uint8_t *p, size_t len, const uint8_t mask[4], uint64_t offset);
 
-/** base64(SHA-1(key + GUID)), 28 characters and NUL (RFC 6455 4.2.2). */
+/** base64(SHA-1(key + GUID)), 28 characters and NUL (RFC 6455 4.2.2); "" for a key that is
+ *  not 24 bytes long. */
 void ws_accept_key(struct span client_key, char out[29]);
 
 #endif
