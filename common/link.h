@@ -23,15 +23,16 @@ struct link_ops {
     void (*commit)(struct link *l, size_t n);
     /* Send a text message; copied. 0, or -1: no memory. */
     int (*text)(struct link *l, struct span json);
-    /* Close with this status (RFC 6455 7.4) and reason; user_ops->closed() comes later. */
+    /* Close with this status (RFC 6455 7.4) and reason; user_ops->closed() comes later.
+     */
     void (*close)(struct link *l, unsigned status, const char *reason);
 };
 
 struct link_user_ops {
     void (*room)(void *user);
-    void (*text)(void *user, struct span json);  /* whole, at most CONTROL_MAX bytes */
+    void (*text)(void *user, struct span json);   /* whole, at most CONTROL_MAX bytes */
     void (*bytes)(void *user, struct span bytes); /* any piece of the byte stream */
-    void (*closed)(void *user, const char *why); /* last; the link is gone after it */
+    void (*closed)(void *user, const char *why);  /* last; the link is gone after it */
 };
 
 struct link {

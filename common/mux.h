@@ -19,14 +19,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "common/sock.h"
 #include "common/cdefs.h"
+#include "common/sock.h"
 #include "common/span.h"
 
 struct mux;
 struct mux_stream;
 
-enum mux_role { MUX_AGENT, MUX_SERVER };
+enum mux_role {
+    MUX_AGENT,
+    MUX_SERVER
+};
 
 enum mux_result {
     MUX_OK,
@@ -57,7 +60,11 @@ enum mux_reason {
 };
 const char *mux_reason_name(enum mux_reason r); /* "not-published" */
 
-enum mux_kind { MUX_KIND_HTTP, MUX_KIND_TCP, MUX_KIND_COUNT };
+enum mux_kind {
+    MUX_KIND_HTTP,
+    MUX_KIND_TCP,
+    MUX_KIND_COUNT
+};
 
 struct mux_open {
     uint16_t port; /* 1..65535 */
@@ -82,10 +89,12 @@ struct mux_stream_ops {
 };
 
 struct mux_ops {
-    /* The other side opened a stream. Call mux_stream_use() and later mux_stream_accept(),
-     * or mux_stream_reset(). A stream without a user after this call is reset. */
+    /* The other side opened a stream. Call mux_stream_use() and later
+     * mux_stream_accept(), or mux_stream_reset(). A stream without a user after this call
+     * is reset. */
     void (*opened)(void *owner, struct mux_stream *s, const struct mux_open *open);
-    /* mux_send() has something to give, having had nothing before. */
+    /* mux_send() has something to give, or an event to tell, having had nothing before.
+     * Comes inside the call that caused it: note it down, call mux_send() later. */
     void (*wants_send)(void *owner);
     /* GOAWAY came: no new streams here; those open go on. */
     void (*goaway)(void *owner, enum mux_reason why);
@@ -100,9 +109,10 @@ struct mux_budget {
 
 struct mux_conf {
     enum mux_role role;
-    uint32_t window;      /* our first receive window, bytes; as told in our hello */
-    uint32_t window_max;  /* it may grow to this */
-    uint32_t max_streams; /* how many the other side may have open; as told in our hello */
+    uint32_t window;     /* our first receive window, bytes; as told in our hello */
+    uint32_t window_max; /* it may grow to this */
+    uint32_t
+        max_streams; /* how many the other side may have open; as told in our hello */
     struct mux_budget *budget; /* borrowed, outlives the mux */
 };
 
@@ -120,7 +130,11 @@ const char *mux_fault(const struct mux *m); /* rule broken, or "" */
 size_t mux_send(struct mux *m, uint8_t *out, size_t cap, uint64_t now_us);
 bool mux_wants_send(const struct mux *m);
 
-/** Queue a PING. */
+/** wants_send() once more if there is something: for who stops before mux_send() gave 0.
+ */
+void mux_nudge(struct mux *m);
+
+/** Queue a PING, unless one is not yet answered. */
 void mux_ping(struct mux *m, uint64_t now_us);
 uint64_t mux_last_recv_us(const struct mux *m); /* when bytes last came; 0: never */
 uint32_t mux_rtt_us(const struct mux *m);       /* smoothed; 0: not known */
@@ -139,16 +153,19 @@ void mux_stream_accept(struct mux_stream *s);
 uint32_t mux_stream_id(const struct mux_stream *s);
 bool mux_stream_is_accepted(const struct mux_stream *s);
 
-/** How many bytes may be queued now: bounded by MUX_TX_MAX (not by credit: what waits for
- *  credit stays in the queue). */
+/** How many bytes may be queued now: what there is credit for, but at least MUX_WINDOW
+ * and at most MUX_TX_MAX, less what is queued already. So a stalled reader costs this
+ * side no more than a first window. */
 size_t mux_stream_room(const struct mux_stream *s);
-/** Queue bytes (copied), up to the room. MUX_OK or why not; *ret_n may be less than len. */
+/** Queue bytes (copied), up to the room. MUX_OK or why not; *ret_n may be less than len.
+ */
 MUST_USE enum mux_result mux_stream_write(struct mux_stream *s, struct span bytes,
                                           size_t *ret_n);
 /** Place to read(2) into directly: NULL on no memory or no room. Then commit. */
 uint8_t *mux_stream_reserve(struct mux_stream *s, size_t want, size_t *ret_cap);
 void mux_stream_commit(struct mux_stream *s, size_t n);
-size_t mux_stream_unsent(const struct mux_stream *s); /* queued, not yet given to the link */
+size_t
+mux_stream_unsent(const struct mux_stream *s); /* queued, not yet given to the link */
 /** No more bytes from us; those queued still go. */
 void mux_stream_finish(struct mux_stream *s);
 /** End both directions now. No callback comes after; the pointer dies. */
