@@ -5,6 +5,13 @@
  *
  * Shape    pull: the owner says what it waits for, is told when to try, and reads and
  *          writes its own buffers. So back-pressure is: do not want.
+ *          A read or write that moved less than it was given room for says AGAIN at once
+ *          when repeated, until the poll tells more: one call per event is enough, and
+ *          calling until AGAIN costs no system call.
+ * Writing  bytes that conn_write() took are gone from the owner, and it may offer others
+ *          next: the rest of a TLS record that the socket did not take (at most 16 KiB)
+ *          is kept here and sent on without the owner, also after conn_close(), which then
+ *          takes up to CONN_LINGER_MS in the background.
  * Owner    conn_close() may be called anywhere, also inside a callback, and frees in a
  *          deferred job; no callback comes after it.
  */
@@ -35,14 +42,16 @@ enum conn_result {
 };
 
 /** Takes a connected socket. Callbacks go to ops(owner); wants nothing yet. */
-struct conn *conn_new(struct loop *l, int *take_fd, const struct conn_ops *ops, void *owner,
-                      struct err *e);
+struct conn *conn_new(struct loop *l, int *take_fd, const struct conn_ops *ops,
+                      void *owner, struct err *e);
 /** Change who is told. */
 void conn_set_owner(struct conn *c, const struct conn_ops *ops, void *owner);
-/** Start TLS over what is there (also over TLS). Ends in ops->secured(), never inside this
- *  call. ctx must outlive the connection. The owner keeps the deadline. */
+/** Start TLS over what is there (also over TLS, once). Ends in ops->secured(), never inside
+ *  this call. ctx must outlive the connection. The owner keeps the deadline. Refused while
+ *  bytes are unread: what came before the handshake must not pass for what came under it. */
 int conn_tls_accept(struct conn *c, struct tls_ctx *ctx, struct err *e);
-int conn_tls_connect(struct conn *c, struct tls_ctx *ctx, const char *name, struct err *e);
+int conn_tls_connect(struct conn *c, struct tls_ctx *ctx, const char *name,
+                     struct err *e);
 
 /** What to be told of, exactly; LOOP_READ | LOOP_WRITE. Level-triggered: readable() is
  *  called again while bytes are there, those inside the TLS layer included. */
@@ -69,13 +78,14 @@ const struct err *conn_error(const struct conn *c);
 /** A connection without a loop, to carry it to another thread. */
 struct conn_parts {
     int fd;
-    struct ssl_st *ssl;     /* NULL: plain */
-    struct buf unread;      /* read from the socket, not yet by an owner */
+    struct ssl_st *ssl; /* NULL: plain */
+    struct buf unread;  /* read from the socket, not yet by an owner */
+    struct buf unsent;  /* a TLS record's plaintext that the socket did not take whole */
 };
 /** Take the connection apart; *c becomes NULL. Only between handshakes. */
 void conn_detach(struct conn **c, struct conn_parts *ret);
-struct conn *conn_attach(struct loop *l, struct conn_parts *take, const struct conn_ops *ops,
-                         void *owner, struct err *e);
+struct conn *conn_attach(struct loop *l, struct conn_parts *take,
+                         const struct conn_ops *ops, void *owner, struct err *e);
 void conn_parts_done(struct conn_parts *p);
 
 #endif

@@ -4,9 +4,9 @@
  *         messages from other threads.
  *
  * Shape    thin shell over uv_loop_t. Timers and jobs are embedded in their owner and may
- *          be freed as soon as they are stopped. Descriptor watchers are owned by the loop.
- * Threads  everything but loop_post() is for the loop's own thread.
- * Rule     nothing calls you back before the call that started it has returned.
+ *          be freed as soon as they are stopped. Descriptor watchers are owned by the
+ * loop. Threads  everything but loop_post() is for the loop's own thread. Rule nothing
+ * calls you back before the call that started it has returned.
  */
 #ifndef COMMON_LOOP_H
 #define COMMON_LOOP_H
@@ -18,11 +18,13 @@
 
 struct loop;
 
-/** NULL with *e set when the kernel or memory says no. */
+/** NULL with *e set when the kernel or memory says no. Makes the whole process ignore
+ *  SIGPIPE. */
 struct loop *loop_new(struct err *e);
-/** Only after loop_run() returned and all owners stopped their things. NULL is fine. */
+/** Only after loop_run() returned and all owners stopped their things. NULL is fine. Jobs
+ *  still queued run; what other threads posted after loop_run() returned does not. */
 void loop_free(struct loop *l);
-/** Runs until loop_stop(). */
+/** Runs until loop_stop(), and then what was posted or deferred before. */
 void loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 /** The uv_loop_t *, for libwebsockets' foreign loop only. */
@@ -34,9 +36,13 @@ uint64_t clock_us(void);
 
 /* -- descriptors -------------------------------------------------------------------- */
 
-enum { LOOP_READ = 1, LOOP_WRITE = 2 };
+enum {
+    LOOP_READ = 1,
+    LOOP_WRITE = 2
+};
 struct loop_io;
-/** @events  LOOP_READ | LOOP_WRITE as ready; an error or hang-up is told as both wanted. */
+/** @events  LOOP_READ | LOOP_WRITE as ready; an error or hang-up is told as both wanted.
+ */
 typedef void loop_io_fn(void *arg, unsigned events);
 
 /** Watch `fd` (borrowed, non-blocking, must stay open until loop_io_stop()) for nothing
@@ -53,19 +59,20 @@ void loop_io_stop(struct loop_io **io);
 typedef void loop_timer_fn(void *arg);
 struct loop_timer {
     struct loop *loop; /* NULL before loop_timer_init() */
-    uint64_t due_ms;
-    size_t slot; /* place in the loop's heap + 1; 0: not running */
+    uint64_t due_ms;   /* when it is to fire */
+    uint64_t key_ms;   /* <= due_ms: its order in the heap; a later due time is lazy */
+    struct loop_timer *child, *next, **prev; /* prev != NULL: running */
     loop_timer_fn *fn;
     void *arg;
 };
 void loop_timer_init(struct loop_timer *t, struct loop *l, loop_timer_fn *fn, void *arg);
-/** (Re)start: fires once, `ms` from now. Never fails after the first start of the same
- *  timer; the first returns -1 on no memory. */
-int loop_timer_start(struct loop_timer *t, uint64_t ms);
+/** (Re)start: fires once, `ms` from now. Needs no memory, never fails. Pushing a running
+ *  timer back is O(1). */
+void loop_timer_start(struct loop_timer *t, uint64_t ms);
 void loop_timer_stop(struct loop_timer *t); /* fine in any state */
 static inline bool loop_timer_is_on(const struct loop_timer *t)
 {
-    return t->slot != 0;
+    return t->prev != NULL;
 }
 
 /* -- jobs: later in this turn, before the loop waits again --------------------------- */
@@ -74,16 +81,23 @@ typedef void loop_job_fn(void *arg);
 struct loop_job {
     struct loop *loop;
     struct loop_job *next, **prev; /* prev != NULL: queued */
+    uint64_t turn;                 /* of its last run */
     loop_job_fn *fn;
     void *arg;
 };
 void loop_job_init(struct loop_job *j, struct loop *l, loop_job_fn *fn, void *arg);
-void loop_job_defer(struct loop_job *j);  /* fine when already queued */
+/** Fine when already queued. A job that defers itself runs again in the next turn, after
+ *  the descriptors were looked at. */
+void loop_job_defer(struct loop_job *j);
+/** Run it in loop_free(), not before: for what may outlive its owner. */
+void loop_job_at_end(struct loop_job *j);
 void loop_job_cancel(struct loop_job *j); /* fine in any state */
 
-/* -- from other threads, and signals -------------------------------------------------- */
+/* -- from other threads, and signals --------------------------------------------------
+ */
 
-/** Run fn(arg) on the loop's thread. Thread-safe. 0, or -1 on no memory (fn will not run). */
+/** Run fn(arg) on the loop's thread. Thread-safe. 0, or -1 on no memory (fn will not
+ * run). */
 int loop_post(struct loop *l, loop_job_fn *fn, void *arg);
 
 typedef void loop_signal_fn(void *arg, int signo);
