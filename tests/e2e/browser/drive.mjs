@@ -40,6 +40,15 @@ const scenarios = {
     return { status: answer.status(), url: page.url(), title: await page.title(),
       text: await page.evaluate(() => document.body.innerText) };
   },
+  // Opens the page, clicks, waits for what the click brings.
+  async act(browser) {
+    const page = await browser.newPage();
+    await page.goto(args.url);
+    await page.waitForLoadState("networkidle").catch(() => {});
+    await page.click(args.click, { timeout: 60000 });
+    await page.waitForFunction(args.waitFor, null, { timeout: 60000 });
+    return { url: page.url(), text: await page.evaluate(() => document.body.innerText) };
+  },
   // Opens the page, then tells (on stdout) that it is open, waits for `edited`, and tells what
   // happened to the page without a navigation of ours.
   async hotReload(browser) {

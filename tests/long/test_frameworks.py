@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Next.js (a server action), webpack-dev-server and SvelteKit, unchanged in their defaults: the page
+in Chromium, an edited file by hot reload, a server action's cross-site defence satisfied."""
+
+import json
+import os
+
+import pytest
+
+from conftest import Process, below_ephemeral_port
+from test_h_browser import Browser
+
+ENV = dict(os.environ, NEXT_TELEMETRY_DISABLED="1", BROWSER="none", CI="")
+
+
+@pytest.fixture
+def browser(npm, certs):
+    return Browser(npm, certs)
+
+
+@pytest.fixture
+def world(stack):
+    class World:
+        pass
+    w = World()
+    w.server = stack.server(default_visibility="public")
+    w.agent = stack.agent(w.server)
+    w.port = below_ephemeral_port()
+    w.url = "https://%s/" % w.server.host(w.port, "demo")
+    w.app = stack.place / "app"
+    w.app.mkdir()
+    return w
+
+
+def write(folder, files):
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def reload_by_edit(stack, browser, world, file, old, new):
+    p = Process(browser.argv("hotReload", url=world.url,
+                             before="document.body.innerText.includes(%s)" % json.dumps(old),
+                             after="document.body.innerText.includes(%s)" % json.dumps(new)),
+                env=browser.env)
+    stack.things.append(p)
+    p.wait_line(lambda s: s == "open", 90)
+    path = world.app / file
+    path.write_text(path.read_text().replace(old, new))
+    result = json.loads(p.wait_line(lambda s: s.startswith("{"), 90))
+    assert result["ok"], result
+
+
+def test_next_with_a_server_action(stack, browser, world, frameworks):
+    write(world.app, {
+        "package.json": '{"name": "app", "private": true, "type": "module"}',
+        "app/layout.js": "export default function Layout({ children }) {\n"
+                         "  return <html><body>{children}</body></html>;\n}\n",
+        "app/page.js": "import { redirect } from 'next/navigation';\n"
+                       "let count = 0;\n"
+                       "async function add() { 'use server'; count++; redirect('/done?n=' + count); }\n"
+                       "export default function Page() {\n"
+                       "  return <form action={add}><p>hello one</p><button id=go>go</button></form>;\n}\n",
+        "app/done/page.js": "export default async function Page({ searchParams }) {\n"
+                            "  const { n } = await searchParams;\n  return <p>action ran {n}</p>;\n}\n",
+    })
+    os.symlink(frameworks / "node_modules", world.app / "node_modules")
+    stack.process(["node", str(frameworks / "node_modules/next/dist/bin/next"), "dev", "--webpack",
+                   "-p", str(world.port), "-H", "127.0.0.1"], cwd=world.app, env=ENV)
+    world.agent.wait_port(world.port, 60)
+    result = browser.run("act", url=world.url, click="#go",
+                         waitFor="document.body.innerText.includes('action ran')")
+    assert "action ran" in result["text"]
+    assert result["url"].startswith(world.url)
+    reload_by_edit(stack, browser, world, "app/page.js", "hello one", "hello two")
+
+
+def test_webpack_dev_server(stack, browser, world, frameworks):
+    write(world.app, {
+        "package.json": '{"name": "app", "private": true}',
+        "webpack.config.js": "module.exports = { mode: 'development', entry: './main.js',\n"
+                             "  devServer: { static: './public' } };\n",
+        "main.js": "document.body.textContent = 'hello one';\n",
+        "public/index.html": "<!doctype html><body><script src=/main.js></script>",
+    })
+    os.symlink(frameworks / "node_modules", world.app / "node_modules")
+    stack.process(["node", str(frameworks / "node_modules/webpack/bin/webpack.js"), "serve",
+                   "--port", str(world.port)], cwd=world.app, env=ENV)
+    world.agent.wait_port(world.port, 60)
+    reload_by_edit(stack, browser, world, "main.js", "hello one", "hello two")
+
+
+def test_sveltekit(stack, browser, world, frameworks):
+    write(world.app, {
+        "package.json": '{"name": "app", "private": true, "type": "module"}',
+        "svelte.config.js": "import adapter from '@sveltejs/adapter-auto';\n"
+                            "export default { kit: { adapter: adapter() } };\n",
+        "vite.config.js": "import { sveltekit } from '@sveltejs/kit/vite';\n"
+                          "export default { plugins: [sveltekit()] };\n",
+        "src/app.html": "<!doctype html><html><head>%sveltekit.head%</head>"
+                        "<body>%sveltekit.body%</body></html>",
+        "src/routes/+page.svelte": "<script>let { form } = $props();</script>\n<p>hello one</p>\n"
+                                   "<form method=post><button id=go>go</button></form>\n"
+                                   "<p>{form?.said ?? ''}</p>\n",
+        "src/routes/+page.server.js": "export const actions = { default: async () => "
+                                      "({ said: 'action ran' }) };\n",
+    })
+    os.symlink(frameworks / "node_modules", world.app / "node_modules")
+    stack.process(["node", str(frameworks / "node_modules/vite/bin/vite.js"), "dev", "--port",
+                   str(world.port), "--strictPort"], cwd=world.app, env=ENV)
+    world.agent.wait_port(world.port, 60)
+    result = browser.run("act", url=world.url, click="#go",
+                         waitFor="document.body.innerText.includes('action ran')")
+    assert "action ran" in result["text"]
+    reload_by_edit(stack, browser, world, "src/routes/+page.svelte", "hello one", "hello two")
