@@ -2,6 +2,7 @@
 #include "tunneld/keys.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +12,9 @@
 #include "common/mem.h"
 
 #define KEYS_FILE "signing-key.pem"
+enum {
+    PATH_CAP = 4096
+};
 
 struct keys {
     atomic_uint refs;
@@ -67,25 +71,38 @@ static int make_state_dir(const char *path, struct err *e)
     return check_private(path, S_IWGRP | S_IWOTH, e);
 }
 
-/* Two servers that start at once: the slower one uses the key of the faster. */
+/* Written beside and then linked into place: the file is there whole or not at all, and of
+ * two servers that start at once both use the key of the faster. */
+static int place_own(const struct ed25519 *k, const char *path, struct err *e)
+{
+    char beside[PATH_CAP + 16];
+    uint32_t tag;
+    int rc;
+
+    crypto_random(&tag, sizeof(tag));
+    (void)snprintf(beside, sizeof(beside), "%s.%08" PRIx32, path, tag);
+    if (ed25519_save(k, beside, e) < 0)
+        return -1;
+    rc = link(beside, path) < 0 && errno != EEXIST ? err_sys(e, "make %s", path) : 0;
+    (void)unlink(beside); /* a leftover name harms nobody */
+    return rc;
+}
+
 static struct ed25519 *make_own(const char *path, struct err *e)
 {
-    struct err why = {0};
     struct ed25519 *k = ed25519_generate(e);
+    int rc;
 
-    if (k == NULL || ed25519_save(k, path, &why) == 0)
-        return k;
+    if (k == NULL)
+        return NULL;
+    rc = place_own(k, path, e);
     ed25519_free(k);
-    if (why.sys == EEXIST)
-        return ed25519_load(path, e);
-    if (e != NULL)
-        *e = why;
-    return NULL;
+    return rc < 0 ? NULL : ed25519_load(path, e);
 }
 
 static struct ed25519 *load_own(const char *state_dir, struct err *e)
 {
-    char path[4096];
+    char path[PATH_CAP];
     int n = snprintf(path, sizeof(path), "%s/" KEYS_FILE, state_dir);
     struct ed25519 *k;
 
