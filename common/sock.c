@@ -216,7 +216,7 @@ int sock_cidr_parse(struct span text, struct sock_cidr *ret)
 
 bool sock_cidr_has(const struct sock_cidr *c, const struct sock_addr *a)
 {
-    const uint8_t *ip;
+    const uint8_t *ip = NULL;
     unsigned whole = c->bits / 8, rest = c->bits % 8;
 
     if (ip_bytes(a, &ip) != c->family)

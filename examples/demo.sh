@@ -42,7 +42,7 @@ sh certs/make-dev.sh "$certs" $domain >/dev/null
 cat >"$place/tunneld.json" <<JSON
 { "domain": "$domain",
   "listen": ["127.0.0.1:$port"],
-  "tls": { "cert": "$certs/server.pem", "key": "$certs/server.key" },
+  "tls": { "cert": "$certs/cert.pem", "key": "$certs/key.pem" },
   "state_dir": "$place/state",
   "limits": { "access_token_s": 86400 } }
 JSON

@@ -49,8 +49,8 @@ class Certs:
         subprocess.run(["sh", str(ROOT / "certs/make-dev.sh"), str(place), DOMAIN], check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.ca = str(place / "ca.pem")
-        self.cert = str(place / "server.pem")
-        self.key = str(place / "server.key")
+        self.cert = str(place / "cert.pem")
+        self.key = str(place / "key.pem")
 
     def context(self):
         return ssl.create_default_context(cafile=self.ca)
