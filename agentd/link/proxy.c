@@ -116,15 +116,6 @@ static int parse_scheme(struct span *text, struct proxy_url *ret, struct err *e)
                    "the proxy URL's scheme is none of http, https, socks5, socks5h");
 }
 
-/* host_parse() takes ":" and ":0" as no port. */
-static bool is_port_written(struct span authority)
-{
-    const uint8_t *colon = memrchr(authority.p, ':', authority.len);
-    const uint8_t *close = memrchr(authority.p, ']', authority.len);
-
-    return colon && (!close || colon > close);
-}
-
 static int parse_url(struct span text, struct proxy_url *ret, struct err *e)
 {
     const uint8_t *at, *slash;
@@ -157,8 +148,6 @@ static int parse_url(struct span text, struct proxy_url *ret, struct err *e)
     }
     if (host_parse(text, &host) < 0)
         return err_set(e, ERR_CONFIG, "the proxy URL has no valid HOST[:PORT]");
-    if (host.port == 0 && is_port_written(text))
-        return err_set(e, ERR_CONFIG, "the proxy URL's port is not 1 to 65535");
     memcpy(ret->host, host.name, sizeof(ret->host));
     ret->port = host.port ? host.port : schemes[ret->scheme].port;
     return parse_credentials(userinfo, ret, e);

@@ -365,6 +365,8 @@ static enum proxy_result feed_socks(struct proxy_connect *p, struct span *in,
         if (p->in.len < need) {
             if (in->len == 0)
                 return PROXY_MORE;
+            if (proxy_connect_output(p).len)
+                return socks_bad(p, e); /* an answer to what was not yet asked */
             /* Byte by byte where the length depends on them; replies are tiny. */
             n = p->in.len < 5 ? 1 : need - p->in.len;
             n = in->len < n ? in->len : n;

@@ -53,7 +53,8 @@ void proxy_connect_done(struct proxy_connect *p);
 /** Bytes for the proxy, good until the next call; then say how many were sent. */
 struct span proxy_connect_output(const struct proxy_connect *p);
 void proxy_connect_sent(struct proxy_connect *p, size_t n);
-/** Bytes from the proxy. @in is advanced past what was used. */
+/** Bytes from the proxy. @in is advanced past what was used. SOCKS5: bytes that come before
+ *  all output was sent are an error. */
 MUST_USE enum proxy_result proxy_connect_feed(struct proxy_connect *p, struct span *in,
                                               struct err *e);
 
