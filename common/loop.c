@@ -26,6 +26,7 @@
 #include <uv.h>
 
 #include "common/mem.h"
+#include "common/timerheap.h"
 
 enum {
     SIGNALS_MAX = 8,
@@ -98,74 +99,6 @@ void *loop_uv(struct loop *l)
 
 /* -- timers ------------------------------------------------------------------------- */
 
-/* The root with the earlier key takes the other as its first child. */
-static struct loop_timer *heap_meld(struct loop_timer *a, struct loop_timer *b)
-{
-    struct loop_timer *lower;
-
-    if (a == NULL)
-        return b;
-    if (b == NULL)
-        return a;
-    lower = a->key_ms <= b->key_ms ? b : a;
-    if (lower == a)
-        a = b;
-    lower->next = a->child;
-    if (lower->next != NULL)
-        lower->next->prev = &lower->next;
-    lower->prev = &a->child;
-    a->child = lower;
-    return a;
-}
-
-/* Two passes without recursion: siblings in pairs onto a stack, then the stack into one.
- */
-static struct loop_timer *heap_join(struct loop_timer *first)
-{
-    struct loop_timer *stack = NULL, *root = NULL;
-
-    while (first != NULL) {
-        struct loop_timer *a = first, *b = a->next;
-
-        first = b != NULL ? b->next : NULL;
-        a->next = NULL;
-        if (b != NULL)
-            b->next = NULL;
-        a = heap_meld(a, b);
-        a->next = stack;
-        stack = a;
-    }
-    while (stack != NULL) {
-        struct loop_timer *a = stack;
-
-        stack = a->next;
-        a->next = NULL;
-        root = heap_meld(root, a);
-    }
-    return root;
-}
-
-static void heap_put(struct loop *l, struct loop_timer *t)
-{
-    t->child = t->next = NULL;
-    l->timers = heap_meld(l->timers, t);
-    l->timers->prev = &l->timers;
-}
-
-static void heap_cut(struct loop *l, struct loop_timer *t)
-{
-    struct loop_timer *below = heap_join(t->child);
-
-    *t->prev = t->next;
-    if (t->next != NULL)
-        t->next->prev = t->prev;
-    l->timers = heap_meld(l->timers, below);
-    if (l->timers != NULL)
-        l->timers->prev = &l->timers;
-    t->child = t->next = NULL;
-    t->prev = NULL;
-}
-
 void loop_timer_init(struct loop_timer *t, struct loop *l, loop_timer_fn *fn, void *arg)
 {
     *t = (struct loop_timer){.loop = l, .fn = fn, .arg = arg};
@@ -183,16 +116,16 @@ void loop_timer_start(struct loop_timer *t, uint64_t ms)
     if (t->prev != NULL) {
         if (t->due_ms >= t->key_ms)
             return;
-        heap_cut(l, t);
+        timerheap_cut(&l->timers, t);
     }
     t->key_ms = t->due_ms;
-    heap_put(l, t);
+    timerheap_put(&l->timers, t);
 }
 
 void loop_timer_stop(struct loop_timer *t)
 {
     if (t->prev != NULL)
-        heap_cut(t->loop, t);
+        timerheap_cut(&t->loop->timers, t);
 }
 
 static void on_timer(uv_timer_t *h)
@@ -203,10 +136,10 @@ static void on_timer(uv_timer_t *h)
 
     l->armed_ms = 0;
     while ((t = l->timers) != NULL && t->key_ms <= now) {
-        heap_cut(l, t);
+        timerheap_cut(&l->timers, t);
         if (t->due_ms > now) {
             t->key_ms = t->due_ms;
-            heap_put(l, t);
+            timerheap_put(&l->timers, t);
         } else {
             t->fn(t->arg);
         }
