@@ -137,7 +137,7 @@ static void on_timer(uv_timer_t *h)
     l->armed_ms = 0;
     while ((t = l->timers) != NULL && t->key_ms <= now) {
         timerheap_cut(&l->timers, t);
-        if (t->due_ms > now) {
+        if (t->due_ms > t->key_ms) { /* was pushed back: now to its right place */
             t->key_ms = t->due_ms;
             timerheap_put(&l->timers, t);
         } else {
