@@ -34,12 +34,14 @@ void worker_guest_done(struct worker_guest *g);
 struct directory;
 struct keys;
 
-/** What the workers share. All but `config` and `keys` stay for their whole life. */
+/** What the workers share, for their whole life. */
 struct worker_shared {
     struct server *server;
     struct directory *directory;
     struct tls_cert_slot *certs; /* NULL: no TLS listener */
     struct tls_ctx *tls;         /* for the edge; NULL as well */
+    /* A worker has nothing more to give to others; called once, on its own thread. */
+    void (*quiet)(struct server *server);
 };
 
 /** Builds everything but the thread. Contexts of libwebsockets must be made one after the
@@ -49,9 +51,11 @@ struct worker *worker_new(const struct worker_shared *shared, const struct confi
 int worker_start(struct worker *w, struct err *e);
 /** Thread-safe: use these from now on. */
 void worker_reload(struct worker *w, const struct config *conf, struct keys *keys);
-/** Thread-safe: let exchanges finish for `drain_ms`, then tell the agents and end the
- *  thread. A second call with 0 ends it at once. */
+/** Thread-safe: let exchanges finish for `drain_ms`, tell the agents, then quiet(). A second
+ *  call with 0 shortens it. */
 void worker_drain(struct worker *w, uint64_t drain_ms);
+/** Thread-safe, when all workers are quiet: let links close for `grace_ms`, end the thread. */
+void worker_stop(struct worker *w, uint64_t grace_ms);
 /** Waits for the thread to end. */
 void worker_join(struct worker *w);
 void worker_free(struct worker *w);

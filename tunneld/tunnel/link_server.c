@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "common/buf.h"
+#include "common/http1.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -192,9 +193,9 @@ static int refuse(struct agent_link *a, struct lws *wsi, const struct link_refus
         buf_addf(&b,
                  "HTTP/1.1 %u %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
                  "Content-Length: %zu\r\nCache-Control: no-store\r\n"
-                 "Connection: close\r\nTunnel-Reason: %s\r\n",
-                 no->status, no->status == 401 ? "Unauthorized" : "Refused",
-                 strlen(no->why) + 1, no->why) < 0 ||
+                 "Connection: close\r\nTunnel-Error: %s\r\n",
+                 no->status, http1_reason(no->status), strlen(no->why) + 1,
+                 no->code) < 0 ||
         (no->status == 426 && buf_adds(&b, "Upgrade: websocket\r\n") < 0) ||
         (no->retry_after_s &&
          buf_addf(&b, "Retry-After: %u\r\n", no->retry_after_s) < 0) ||
@@ -231,27 +232,36 @@ static int check_form(struct lws *wsi, const char *upgrade, struct link_refusal 
 
     if (header(wsi, WSI_TOKEN_GET_URI, text, sizeof text) < 0 ||
         strcmp(text, LINK_PATH) != 0) {
-        *no = (struct link_refusal){404, 0, "there is nothing but the link here"};
+        *no = (struct link_refusal){404, "no-such-preview", 0,
+                                    "there is nothing but the link here"};
         return -1;
     }
     if (!upgrade || strcasecmp(upgrade, "websocket") != 0) {
-        *no = (struct link_refusal){426, 0, "the link is a WebSocket"};
-        return -1;
-    }
-    if (header(wsi, WSI_TOKEN_PROTOCOL, text, sizeof text) < 0 ||
-        strcmp(text, LINK_PROTOCOL) != 0) {
-        *no = (struct link_refusal){400, 0, "the subprotocol must be " LINK_PROTOCOL};
+        *no = (struct link_refusal){426, "bad-request", 0, "the link is a WebSocket"};
         return -1;
     }
     return 0;
+}
+
+/* Is our subprotocol in the list? */
+static bool offers_protocol(struct lws *wsi)
+{
+    char text[256], *save = NULL;
+
+    if (header(wsi, WSI_TOKEN_PROTOCOL, text, sizeof text) < 0)
+        return false;
+    for (char *p = strtok_r(text, ", \t", &save); p; p = strtok_r(NULL, ", \t", &save))
+        if (strcmp(p, LINK_PROTOCOL) == 0)
+            return true;
+    return false;
 }
 
 /* `upgrade` is NULL for a request without one. 0: go on with the upgrade. */
 static int on_request(struct agent_link *a, struct lws *wsi, const char *upgrade)
 {
     char host[HOST_MAX + 16], auth[TOKEN_TEXT_MAX + 16];
-    struct link_refusal no = {431, 0, "a header field is too long"};
-    struct link_request rq = {NULL, {0}, {0}};
+    struct link_refusal no = {431, "too-large", 0, "a header field is too long"};
+    struct link_request rq = {0};
 
     if (check_form(wsi, upgrade, &no) < 0)
         return refuse(a, wsi, &no);
@@ -261,6 +271,7 @@ static int on_request(struct agent_link *a, struct lws *wsi, const char *upgrade
     rq.server_name = a->has_tls ? tls_name(wsi) : NULL;
     rq.host = span_str(host);
     rq.authorization = span_str(auth);
+    rq.has_protocol = offers_protocol(wsi);
     if (a->pass)
         return -1; /* a second request after an admitted one cannot be */
     if (a->ls->ops->admit(a->ls->owner, &rq, &a->pass, &no) < 0)
@@ -600,16 +611,22 @@ void link_server_stop(struct link_server *ls, loop_job_fn *fn, void *arg)
     lws_context_destroy(ls->lws);
 }
 
+static void stop_loop(void *arg)
+{
+    struct link_server *ls = arg;
+
+    loop_stop(ls->loop);
+}
+
 void link_server_free(struct link_server *ls)
 {
     if (!ls)
         return;
-    loop_timer_stop(&ls->stop_timer);
     if (ls->lws) {
-        lws_context_destroy(ls->lws);
-        if (ls->lws)
-            lws_context_destroy(ls->lws);
+        link_server_stop(ls, stop_loop, ls);
+        loop_run(ls->loop);
     }
+    loop_timer_stop(&ls->stop_timer);
     mem_free(ls->out);
     mem_free(ls);
 }

@@ -29,9 +29,11 @@ struct link_request {
     const char *server_name; /* of TLS; NULL on a plaintext listener, "" when none */
     struct span host;
     struct span authorization;
+    bool has_protocol; /* offers the subprotocol LINK_PROTOCOL */
 };
 struct link_refusal {
     unsigned status;        /* HTTP */
+    const char *code;       /* literal, for Tunnel-Error */
     unsigned retry_after_s; /* 0: not said */
     char why[160];          /* a sentence for the agent's operator */
 };
@@ -58,7 +60,8 @@ void link_server_take(struct link_server *ls, int *take_fd, bool has_tls,
 /** Cut all connections; then, when libwebsockets' part of the loop is gone, fn(arg),
  * never inside this call. */
 void link_server_stop(struct link_server *ls, loop_job_fn *fn, void *arg);
-/** After link_server_stop()'s fn, or when nothing was ever given to it. */
+/** After link_server_stop()'s fn. Without it, and only when the loop does not run, it runs the
+ *  loop until libwebsockets is gone. NULL is fine. */
 void link_server_free(struct link_server *ls);
 
 #endif

@@ -32,7 +32,7 @@ struct sandbox {
 
 struct registry {
     struct loop *loop; /* borrowed */
-    const struct config *conf;
+    struct config *conf; /* a reference */
     struct sandbox **slot;
     size_t n_slots, n;
     unsigned n_links;
@@ -176,13 +176,13 @@ void registry_free(struct registry *r)
         }
     }
     mem_free(r->slot);
-    config_unref((struct config *)(uintptr_t)r->conf);
+    config_unref(r->conf);
     mem_free(r);
 }
 
 void registry_set_config(struct registry *r, const struct config *conf)
 {
-    config_unref((struct config *)(uintptr_t)r->conf);
+    config_unref(r->conf);
     r->conf = config_ref(conf);
 }
 

@@ -110,15 +110,21 @@ static void session_fault(struct session *s, const char *what, const char *rule)
     leave(s, WS_PROTOCOL_ERROR, rule);
 }
 
+/* Tell the agent why, in both ways; what the socket does not take at once is not waited for. */
+static void say_last(struct session *s, enum mux_reason why, const char *by)
+{
+    if (s->state != OPEN)
+        return;
+    say_goaway(s, why, by);
+    mux_goaway(s->mux, why);
+    link_pump(s->link, s->mux, clock_us());
+}
+
 void session_end(struct session *s, enum mux_reason why)
 {
     if (s->state == LEAVING)
         return;
-    say_goaway(s, why, "");
-    if (s->mux && s->state == OPEN) {
-        mux_goaway(s->mux, why);
-        link_pump(s->link, s->mux, clock_us());
-    }
+    say_last(s, why, "");
     leave(s, why == MUX_REASON_TOKEN ? WS_POLICY : WS_GOING_AWAY, mux_reason_name(why));
 }
 
@@ -127,13 +133,15 @@ void session_replaced(struct session *s, const struct session *by)
     struct mux *m = s->mux;
     char who[CONTROL_INSTANCE_MAX + 80];
 
-    if (s->state != LEAVING && strcmp(s->instance, by->instance) != 0) {
+    if (strcmp(s->instance, by->instance) != 0) {
         (void)snprintf(who, sizeof who, "%s (%s)", by->hostname, by->instance);
         log_notice("session.replaced", "id=%s client=%s by=%s", s->token->sub, s->client,
                    log_q(who));
-        say_goaway(s, MUX_REASON_REPLACED, who);
+        say_last(s, MUX_REASON_REPLACED, who);
+        leave(s, WS_POLICY, "replaced");
+    } else {
+        leave(s, WS_NORMAL, "replaced");
     }
-    leave(s, WS_NORMAL, "replaced");
     loop_timer_stop(&s->timer);
     loop_job_cancel(&s->flush);
     /* The new session's table takes over the names. */
@@ -302,7 +310,7 @@ static void on_text(void *user, struct span text)
 {
     struct session *s = user;
     struct control_msg m;
-    struct err e;
+    struct err e = {0};
     int r;
 
     if (s->state == LEAVING)
