@@ -83,10 +83,6 @@ static void set_syntax_error(const json_error_t *je, struct err *e)
     char text[sizeof(je->text)];
     size_t i;
 
-    if (json_error_code(je) == json_error_out_of_memory) {
-        err_set(e, ERR_NOMEM, "no memory for JSON");
-        return;
-    }
     for (i = 0; i + 1 < sizeof(text) && je->text[i] != '\0'; i++) {
         char c = je->text[i];
 
@@ -101,6 +97,7 @@ struct json *json_parse(struct span text, size_t max_bytes, struct err *e)
     json_error_t je;
     json_t *root;
     unsigned line;
+    unsigned failures = mem_failures();
 
     if (text.len > max_bytes) {
         err_set(e, ERR_LIMIT, "JSON of %zu bytes, at most %zu are read", text.len,
@@ -115,7 +112,9 @@ struct json *json_parse(struct span text, size_t max_bytes, struct err *e)
     /* An empty span may have no pointer, which jansson calls a wrong argument. */
     root = json_loadb(text.len > 0 ? (const char *)text.p : "", text.len,
                       JSON_REJECT_DUPLICATES, &je);
-    if (root == NULL)
+    if (root == NULL && mem_failures() != failures)
+        err_set(e, ERR_NOMEM, "no memory for JSON");
+    else if (root == NULL)
         set_syntax_error(&je, e);
     return (struct json *)root;
 }

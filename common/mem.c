@@ -11,6 +11,7 @@
 static _Thread_local unsigned fault;
 static _Thread_local unsigned count;
 static _Thread_local size_t live;
+static _Thread_local unsigned failures;
 
 static bool fails(void)
 {
@@ -22,6 +23,7 @@ void *mem_alloc(size_t n)
     void *p = fails() ? NULL : malloc(n > 0 ? n : 1);
 
     live += p != NULL;
+    failures += p == NULL;
     return p;
 }
 
@@ -30,6 +32,7 @@ void *mem_zalloc(size_t n, size_t size)
     void *p = fails() ? NULL : calloc(n > 0 ? n : 1, size > 0 ? size : 1);
 
     live += p != NULL;
+    failures += p == NULL;
     return p;
 }
 
@@ -38,6 +41,7 @@ void *mem_resize(void *p, size_t n)
     void *q = fails() ? NULL : realloc(p, n > 0 ? n : 1);
 
     live += p == NULL && q != NULL;
+    failures += q == NULL;
     return q;
 }
 
@@ -45,6 +49,11 @@ void mem_free(void *p)
 {
     live -= p != NULL;
     free(p);
+}
+
+unsigned mem_failures(void)
+{
+    return failures;
 }
 
 void mem_fault_at(unsigned k)

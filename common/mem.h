@@ -18,6 +18,10 @@ MUST_USE void *mem_zalloc(size_t n,
 MUST_USE void *mem_resize(void *p, size_t n); /* on failure p is still valid */
 void mem_free(void *p);                       /* NULL is fine */
 
+/** Allocations that failed on this thread so far: tells why a library failed that does not
+ *  say so itself (jansson calls it wrong syntax). */
+unsigned mem_failures(void);
+
 /* For tests. fault_at(k) makes the k-th allocation from now fail; 0 = none. */
 void mem_fault_at(unsigned k);
 unsigned mem_count(void); /* allocations since the last mem_fault_at() */
