@@ -23,7 +23,8 @@ struct host {
 };
 
 /** "name", "name:port", "[::1]:port" as in Host and :authority (RFC 9110 7.2). 0, or -1:
- *  empty, over a length, a byte that no host name has, two dots, port not 0..65535. */
+ *  empty, over a length, a byte that no host name has, two dots, a last label that is a number in a name
+ *  that is no dotted quad, port not 1..65535. */
 int host_parse(struct span authority, struct host *ret);
 /** 1 to 40 of a-z 0-9 -, no - at the ends, no --. Upper case is folded into `ret`. */
 int host_id_parse(struct span text, char ret[HOST_ID_MAX + 1]);
@@ -40,8 +41,8 @@ enum host_kind {
 };
 struct host_route {
     enum host_kind kind;
-    uint16_t port;             /* PREVIEW */
-    char id[HOST_ID_MAX + 1];  /* PREVIEW, LINK */
+    uint16_t port;                 /* PREVIEW */
+    char id[HOST_ID_MAX + 1];      /* PREVIEW, LINK */
     char name[HOST_LABEL_MAX + 1]; /* NAME */
 };
 void host_route(const struct host *h, const char *domain, const char *control_host,

@@ -40,7 +40,7 @@ static const uint8_t by_len[LEN_MAX + 1][8] = {
     [29] = {HTTP1_ACCESS_CONTROL_REQUEST_METHOD},
 };
 
-#define FIELD_NAME(id, name) [HTTP1_##id] = name,
+#define FIELD_NAME(id, name) [HTTP1_##id] = (name),
 static const char *const names[HTTP1_FIELD_COUNT] = {HTTP1_FIELD_MAP(FIELD_NAME)};
 
 /* `name` is a token: the only tokens whose bytes fold by |0x20 to a letter, digit or '-'

@@ -15,13 +15,13 @@ static inline bool http1_is_tchar(uint8_t c)
     return http1_tchar[c] != 0;
 }
 
-/** The first byte in from..to that is a control other than HTAB, or `to`. */
-const uint8_t *http1_find_control(const uint8_t *from, const uint8_t *to);
+/** The first byte in p..to that is a control other than HTAB, or `to`. */
+const uint8_t *http1_find_control(const uint8_t *p, const uint8_t *to);
 /** Say what is wrong with the control byte at `p`. */
 enum http1_result http1_fail_control(uint8_t c);
 
-/** "name: value CRLF" at *p; *p advanced past it. Never an empty line. */
-enum http1_result http1_field_parse(const uint8_t **p, const uint8_t *end,
+/** "name: value CRLF" at *line; *line advanced past it. Never an empty line. */
+enum http1_result http1_field_parse(const uint8_t **line, const uint8_t *end,
                                     struct http1_field *ret);
 
 /** Walk a comma list: the next member without white space around it. False at the end. */

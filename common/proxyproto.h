@@ -6,7 +6,11 @@
 #include "common/sock.h"
 #include "common/span.h"
 
-enum proxyproto_result { PROXYPROTO_OK, PROXYPROTO_MORE, PROXYPROTO_BAD };
+enum proxyproto_result {
+    PROXYPROTO_OK,
+    PROXYPROTO_MORE,
+    PROXYPROTO_BAD
+};
 /** @ret_len  bytes of the header; @ret_client  len 0 for LOCAL and UNKNOWN. At most
  *  PROXYPROTO_MAX bytes are looked at. Keeps no state. */
 enum proxyproto_result proxyproto_parse(struct span bytes, size_t *ret_len,
