@@ -193,6 +193,8 @@ static const struct bad_row {
      "bad Content-Length (RFC 9110 8.6)"},
     {TEXT(REQ HOST "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
      HTTP1_E_FRAMING, "Content-Length with Transfer-Encoding (RFC 9112 6.3)"},
+    {TEXT(REQ HOST "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n\r\n"),
+     HTTP1_E_FRAMING, "Content-Length with Transfer-Encoding (RFC 9112 6.3)"},
     {TEXT(REQ HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"),
      HTTP1_E_FRAMING, "two Transfer-Encoding (RFC 9112 6.1)"},
     {TEXT(REQ HOST "Transfer-Encoding: gzip, chunked\r\n\r\n"), HTTP1_E_FRAMING,
