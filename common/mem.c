@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "common/mem.h"
 
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -54,6 +55,11 @@ void mem_free(void *p)
 unsigned mem_failures(void)
 {
     return failures;
+}
+
+void mem_tune(int keep_bytes)
+{
+    (void)mallopt(M_TRIM_THRESHOLD, keep_bytes);
 }
 
 void mem_fault_at(unsigned k)

@@ -17,6 +17,8 @@
 #ifndef COMMON_MUX_ENGINE_H
 #define COMMON_MUX_ENGINE_H
 
+#include <assert.h>
+
 #include "common/buf.h"
 #include "common/limits.h"
 #include "common/mux.h"
@@ -36,8 +38,11 @@ static inline bool mux_list_is_empty(const struct mux_node *l)
 }
 static inline void mux_list_add(struct mux_node *l, struct mux_node *n)
 {
-    n->next = l, n->prev = l->prev;
-    l->prev->next = n, l->prev = n;
+    struct mux_node *last = l->prev;
+
+    assert(last != NULL); /* a list's head is always linked */
+    n->next = l, n->prev = last;
+    last->next = l->prev = n;
 }
 static inline void mux_list_add_first(struct mux_node *l, struct mux_node *n)
 {
