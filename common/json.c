@@ -228,6 +228,7 @@ bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
 struct walk {
     const uint8_t *p, *end;
     unsigned line;
+    unsigned found; /* line of the last member or item that was looked for */
 };
 
 static uint8_t walk_byte(const struct walk *w)
@@ -285,7 +286,7 @@ static bool walk_member(struct walk *w, const char *name, size_t len)
         w->p += n;
         walk_blank(w);
         if (is_it) {
-            w->line = line; /* people look for the name */
+            w->found = line; /* people look for the name, not for its value */
             return true;
         }
         walk_value(w);
@@ -302,6 +303,7 @@ static bool walk_item(struct walk *w, unsigned long i)
         walk_value(w);
         walk_blank(w);
     }
+    w->found = w->line;
     return i == 0 && w->p < w->end && *w->p != ']';
 }
 
@@ -310,6 +312,7 @@ unsigned json_line(struct span text, const char *path)
     struct walk w = {.p = text.p, .end = text.p + text.len, .line = 1};
 
     walk_blank(&w);
+    w.found = w.line;
     while (*path != '\0') {
         if (*path == '[') {
             char *end;
@@ -327,7 +330,7 @@ unsigned json_line(struct span text, const char *path)
             path += n;
         }
     }
-    return w.line;
+    return w.found;
 }
 
 /* -- writing ------------------------------------------------------------------------- */
