@@ -401,7 +401,7 @@ static int load(struct reader *r, options_env_fn *env, struct err *e)
         if (set_text(&o->config_file, r->value[OPT_CONFIG], e) < 0)
             return -1;
         if (options_file_read(o, o->config_file, e) < 0)
-            return err_wrap(e, "%s", o->config_file);
+            return -1;
     }
     if (read_env(o, env, e) < 0 || apply_flags(r, e) < 0)
         return -1;

@@ -282,8 +282,8 @@ int options_file_read(struct options *o, const char *path, struct err *e)
     int r;
 
     if (!root)
-        return -1;
+        return -1; /* names the path */
     r = read_root(o, root, e);
     json_free(root);
-    return r;
+    return r < 0 ? err_wrap(e, "%s", path) : 0;
 }

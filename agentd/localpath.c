@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+#include "agentd/localpath.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "common/sock.h"
+
+int localsock_path(const char *runtime_dir, uid_t uid, char ret[LOCALSOCK_PATH_MAX],
+                   struct err *e)
+{
+    int n;
+
+    if (runtime_dir && runtime_dir[0] == '/')
+        n = snprintf(ret, LOCALSOCK_PATH_MAX, "%s/agentd.sock", runtime_dir);
+    else if (uid == 0)
+        n = snprintf(ret, LOCALSOCK_PATH_MAX, "/run/agentd/agentd.sock");
+    else
+        n = snprintf(ret, LOCALSOCK_PATH_MAX, "/tmp/agentd-%lu/agentd.sock",
+                     (unsigned long)uid);
+    if (n < 0 || n >= LOCALSOCK_PATH_MAX) {
+        ret[0] = '\0';
+        return err_set(e, ERR_CONFIG, "the runtime directory's name is too long");
+    }
+    return 0;
+}
+
+static void directory_of(const char *path, char dir[LOCALSOCK_PATH_MAX])
+{
+    size_t n = (size_t)(strrchr(path, '/') - path);
+
+    memcpy(dir, path, n);
+    dir[n] = '\0';
+}
+
+/* The directory, looked at without following a link, is ours (or root's, who could do
+ * anything anyway) and nobody else can write into it. */
+static int check_directory(const char *dir, struct err *e)
+{
+    struct stat st;
+
+    if (lstat(dir, &st) < 0)
+        return err_sys(e, "look at %s", dir);
+    if (!S_ISDIR(st.st_mode))
+        return err_set(e, ERR_DENIED, "%s is no directory", dir);
+    if (st.st_uid != geteuid() && st.st_uid != 0)
+        return err_set(e, ERR_DENIED, "%s belongs to another user", dir);
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        return err_set(e, ERR_DENIED, "%s can be written by other users", dir);
+    return 0;
+}
+
+static int address(const char *path, struct sock_addr *ret, struct err *e)
+{
+    size_t n = strlen(path);
+
+    if (path[0] != '/' || n >= sizeof ret->u.un.sun_path)
+        return err_set(e, ERR_CONFIG, "%s cannot be a socket's path", path);
+    memset(ret, 0, sizeof *ret);
+    ret->u.un.sun_family = AF_UNIX;
+    memcpy(ret->u.un.sun_path, path, n + 1);
+    ret->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
+    return 0;
+}
+
+int localpath_connect(const char *path, bool *ret_absent, struct err *e)
+{
+    char dir[LOCALSOCK_PATH_MAX];
+    struct sock_addr a;
+    struct ucred who;
+    socklen_t len = sizeof who;
+    struct stat st;
+    int fd;
+
+    *ret_absent = false;
+    if (address(path, &a, e) < 0)
+        return -1;
+    directory_of(path, dir);
+    if (lstat(path, &st) < 0 && (errno == ENOENT || errno == ENOTDIR)) {
+        *ret_absent = true;
+        return -1;
+    }
+    if (check_directory(dir, e) < 0)
+        return -1;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return err_sys(e, "make a socket");
+    if (connect(fd, &a.u.sa, a.len) < 0) {
+        *ret_absent = errno == ECONNREFUSED || errno == ENOENT;
+        (void)err_sys(e, "connect to %s", path);
+        sock_close(&fd);
+        return -1;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 ||
+        (who.uid != geteuid() && who.uid != 0)) {
+        sock_close(&fd);
+        return err_set(e, ERR_DENIED, "the agent at %s is another user's", path);
+    }
+    return fd;
+}
+
+/* A name under which nothing answers any more is left from an agent that was killed. */
+static int clear(const char *path, struct err *e)
+{
+    struct stat st;
+    bool is_absent;
+    int fd;
+
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT ? 0 : err_sys(e, "look at %s", path);
+    if (!S_ISSOCK(st.st_mode))
+        return err_set(e, ERR_DENIED, "%s is there and no socket", path);
+    fd = localpath_connect(path, &is_absent, e);
+    if (fd >= 0) {
+        sock_close(&fd);
+        return err_set(e, ERR_LIMIT, "another agent answers at %s", path);
+    }
+    if (!is_absent)
+        return -1;
+    if (unlink(path) < 0 && errno != ENOENT)
+        return err_sys(e, "remove %s", path);
+    return 0;
+}
+
+int localpath_listen(const char *path, struct localpath *ret, struct err *e)
+{
+    char dir[LOCALSOCK_PATH_MAX];
+    struct sock_addr a;
+    struct stat st;
+    mode_t mask;
+    int fd, r;
+
+    memset(ret, 0, sizeof *ret);
+    if (address(path, &a, e) < 0)
+        return -1;
+    directory_of(path, dir);
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return err_sys(e, "make %s", dir);
+    if (check_directory(dir, e) < 0 || clear(path, e) < 0)
+        return -1;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(e, "make a socket");
+    mask = umask(0177);
+    r = bind(fd, &a.u.sa, a.len);
+    (void)umask(mask); /* cannot fail */
+    if (r < 0 || listen(fd, LOCALSOCK_CLIENTS) < 0 || lstat(path, &st) < 0) {
+        (void)err_sys(e, "listen on %s", path);
+        sock_close(&fd);
+        return -1;
+    }
+    memcpy(ret->path, path, strlen(path) + 1);
+    ret->dev = st.st_dev;
+    ret->ino = st.st_ino;
+    return fd;
+}
+
+void localpath_remove(struct localpath *p)
+{
+    struct stat st;
+
+    /* Another agent may have taken the name since; its socket stays. */
+    if (p->path[0] && lstat(p->path, &st) == 0 && st.st_dev == p->dev &&
+        st.st_ino == p->ino)
+        (void)unlink(p->path); /* what is left is cleared by the next agent */
+    p->path[0] = '\0';
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * localpath -- where the agent's unix socket is, and that nobody else put it there.
+ *
+ * /tmp is everybody's: a directory or socket that another user made there under our name
+ * would let him read requests and answer them. So directories are looked at without
+ * following links, must be ours and closed to others, and the two ends check each other's
+ * uid on top.
+ */
+#ifndef AGENTD_LOCALPATH_H
+#define AGENTD_LOCALPATH_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "agentd/localsock.h"
+#include "common/err.h"
+
+/** A socket in the file system, remembered so that only ours is removed. */
+struct localpath {
+    char path[LOCALSOCK_PATH_MAX]; /* "": none */
+    dev_t dev;
+    ino_t ino;
+};
+
+/** Listening, non-blocking; -1 with *e (ERR_LIMIT: an agent answers there already). */
+int localpath_listen(const char *path, struct localpath *ret, struct err *e);
+void localpath_remove(struct localpath *p);
+/** Connected and blocking, the other end being ours or root's; 1 in *ret_absent when nobody
+ *  listens. -1 with *e otherwise. */
+int localpath_connect(const char *path, bool *ret_absent, struct err *e);
+
+#endif
