@@ -176,6 +176,7 @@ static int keep_server_name(struct conn *c)
     if (name == NULL)
         return 0;
     n = strlen(name);
+    mem_free(c->server_name); /* of the layer below */
     c->server_name = mem_alloc(n + 1);
     if (c->server_name == NULL)
         return err_set(&c->error, ERR_NOMEM, "keeping a server name");

@@ -439,7 +439,8 @@ void tls_explain(struct ssl_st *ssl, int ret, const char *name, struct err *e)
     int kind = SSL_get_error(ssl, ret);
     unsigned long code = ERR_peek_last_error();
     long verify = SSL_get_verify_result(ssl);
-    bool is_open = SSL_is_init_finished(ssl) == 1;
+    /* Not SSL_is_init_finished(): a failure makes that false again. */
+    bool is_open = SSL_get_peer_finished(ssl, NULL, 0) > 0;
 
     if (name == NULL || name[0] == '\0')
         name = "the client";
