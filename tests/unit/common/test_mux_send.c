@@ -231,6 +231,53 @@ static void many_small_ones_do_not_starve_bulk(void **state)
     assert_true(least <= MUX_WINDOW - 3 * MUX_FRAME_MAX);
 }
 
+static void writable_comes_with_the_frame_that_makes_room(void **state)
+{
+    struct scene *sc = *state;
+    struct scene_user *u = bulk_stream(sc);
+
+    assert_int_equal(scene_put(u, MUX_TX_MAX), MUX_WINDOW);
+    assert_null(strstr(u->log, "writable"));
+    assert_true(pair_send(&sc->pair, PAIR_SERVER, MUX_SEND_MIN) > 0);
+    assert_non_null(strstr(u->log, "writable"));
+}
+
+static void writable_comes_with_the_credit_that_makes_room(void **state)
+{
+    static const uint8_t credit[] = {4, 0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 0, 0, 16, 0, 0};
+    struct scene *sc = *state;
+    struct scene_user *u = bulk_stream(sc);
+
+    assert_int_equal(scene_put(u, MUX_TX_MAX), MUX_WINDOW);
+    assert_int_equal(
+        mux_recv(sc->pair.mux[PAIR_SERVER], span_of(credit, sizeof(credit)), 1), MUX_OK);
+    assert_non_null(strstr(u->log, "writable"));
+    assert_int_equal(mux_stream_room(u->s), MUX_TX_MAX - MUX_WINDOW);
+}
+
+static void open_another(struct scene_user *u)
+{
+    scene_say(scene_open(u->scene, PAIR_SERVER), "next");
+}
+
+static void what_an_event_causes_goes_out_in_the_same_call(void **state)
+{
+    struct scene *sc = *state;
+    struct scene_user *u = bulk_stream(sc), *a = &sc->user[PAIR_AGENT][0];
+
+    u->take = 0;
+    mux_stream_finish(u->s);
+    scene_say(a, "x");
+    mux_stream_finish(a->s);
+    scene_settle(sc);
+    assert_int_equal(pair_send(&sc->pair, PAIR_SERVER, MUX_BATCH), 0);
+    u->on = "closed";
+    u->meddle = open_another;
+    assert_true(mux_stream_consume(u->s, 1));
+    /* Only closed() is due; its OPEN and DATA would wait for ever otherwise. */
+    assert_int_equal(pair_send(&sc->pair, PAIR_SERVER, MUX_BATCH), 12 + 8 + 4);
+}
+
 static void wants_send_is_told_once_until_all_is_sent(void **state)
 {
     struct scene *sc = *state;
@@ -337,6 +384,9 @@ int main(void)
         B(what_is_short_overtakes_what_is_bulk),
         B(bulk_streams_take_turns),
         B(many_small_ones_do_not_starve_bulk),
+        B(writable_comes_with_the_frame_that_makes_room),
+        B(writable_comes_with_the_credit_that_makes_room),
+        B(what_an_event_causes_goes_out_in_the_same_call),
         T(wants_send_is_told_once_until_all_is_sent),
         T(reserve_and_commit_queue_in_place),
         T(ping_measures_the_round_trip),
