@@ -84,7 +84,7 @@ static int load_chain(struct tls_cert *c, BIO *in)
 struct tls_cert *tls_cert_load(const char *cert_file, const char *key_file, struct err *e)
 {
     struct tls_cert *c = mem_zalloc(1, sizeof(*c));
-    const char *file = cert_file;
+    const char *file = cert_file, *what = "certificate";
     BIO *in;
 
     if (c == NULL) {
@@ -98,6 +98,7 @@ struct tls_cert *tls_cert_load(const char *cert_file, const char *key_file, stru
         goto fail;
     BIO_free(in);
     file = key_file;
+    what = "key";
     in = BIO_new_file(key_file, "r");
     if (in != NULL)
         c->key = PEM_read_bio_PrivateKey(in, NULL, no_password, NULL);
@@ -109,8 +110,7 @@ struct tls_cert *tls_cert_load(const char *cert_file, const char *key_file, stru
     return c;
 fail:
     BIO_free(in);
-    (void)err_set(e, ERR_CONFIG, "%s %.100s: %s",
-                  file == cert_file ? "certificate" : "key", file,
+    (void)err_set(e, ERR_CONFIG, "%s %.100s: %s", what, file,
                   last_reason("cannot be read"));
     tls_cert_unref(c);
     return NULL;
