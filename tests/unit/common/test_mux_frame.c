@@ -164,6 +164,21 @@ static void frames_read_as_the_document_says(void **state)
     free(doc);
 }
 
+static void every_result_and_fault_has_its_own_text(void **state)
+{
+    static const char *const names[] = {"ok", "protocol", "nomem", "limit", "closed"};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        assert_string_equal(mux_result_name((enum mux_result)i), names[i]);
+    assert_string_equal(mux_result_name((enum mux_result)COUNT_OF(names)), "?");
+    assert_string_equal(mux_reason_name(MUX_REASON_COUNT), "?");
+    for (int i = 1; i < MUX_FAULT_COUNT; i++)
+        for (int k = 0; k < i; k++)
+            assert_string_not_equal(mux_fault_text((enum mux_fault_id)i),
+                                    mux_fault_text((enum mux_fault_id)k));
+}
+
 static void reasons_are_those_of_the_document(void **state)
 {
     char *doc = document(), row[80];
@@ -291,6 +306,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_read_as_the_document_says),
+        cmocka_unit_test(every_result_and_fault_has_its_own_text),
         cmocka_unit_test(reasons_are_those_of_the_document),
         T(an_exchange_is_byte_for_byte_the_documents),
         cmocka_unit_test(each_broken_rule_is_named),
