@@ -50,35 +50,6 @@ void agent_ports_send_all(struct agent *a)
         send_port(a, a->table.at[i]);
 }
 
-void agent_ports_url(struct agent *a, const struct control_msg *m)
-{
-    struct published_port *p = published_find(&a->table, m->u.url.port);
-    bool is_news;
-
-    if (!p)
-        return; /* gone meanwhile */
-    if (m->u.url.is_refused) {
-        memcpy(p->why, m->u.url.why, sizeof p->why);
-        p->url[0] = '\0';
-        log_warn("port.refused", "port=%u why=%s", p->port, log_q(p->why));
-        events_port_refused(a->events, p->port, p->why);
-        agent_local_told(a, p);
-        return;
-    }
-    is_news = !p->is_told || strcmp(p->url, m->u.url.url) != 0 ||
-              p->is_public != m->u.url.is_public;
-    p->why[0] = '\0';
-    memcpy(p->url, m->u.url.url, sizeof p->url);
-    p->is_public = m->u.url.is_public;
-    if (is_news) {
-        p->is_told = true;
-        log_info("port.opened", "port=%u process=%s public=%s", p->port,
-                 log_q(p->holder.name), p->is_public ? "yes" : "no");
-        events_port_opened(a->events, p);
-    }
-    agent_local_told(a, p);
-}
-
 /* -- the table -------------------------------------------------------------------------- */
 
 /* What the options say about a port, whoever opened it. */
@@ -86,6 +57,9 @@ static void apply_options(const struct agent *a, struct published_port *p)
 {
     const struct options_port *op = options_port(a->o, p->port);
 
+    p->visibility = CONTROL_DEFAULT;
+    p->host_mode = CONTROL_LOCALHOST;
+    p->name[0] = '\0';
     if (!op)
         return;
     if (op->is_public)
@@ -106,6 +80,56 @@ static void drop(struct agent *a, struct published_port *p)
         log_info("port.closed", "port=%u", port);
         events_port_closed(a->events, port);
     }
+}
+
+/* A person asked for more than the token allows. What he asked for is undone, so that the
+ * port is again what the rules make of it. */
+static void refused(struct agent *a, struct published_port *p)
+{
+    enum control_visibility visibility = p->visibility;
+    char name[sizeof p->name];
+
+    if (!p->is_asked || p->dial.u.sa.sa_family == AF_UNIX ||
+        a->o->command == OPTIONS_HTTP)
+        return;
+    memcpy(name, p->name, sizeof name);
+    apply_options(a, p);
+    p->is_asked = false;
+    if (!p->is_listening ||
+        portrules_judge(&a->rules, p->port, &p->holder) != PORTRULES_PUBLISH)
+        drop(a, p);
+    else if (visibility != p->visibility || strcmp(name, p->name) != 0)
+        send_port(a, p);
+}
+
+void agent_ports_url(struct agent *a, const struct control_msg *m)
+{
+    struct published_port *p = published_find(&a->table, m->u.url.port);
+    bool is_news;
+
+    if (!p)
+        return; /* gone meanwhile */
+    if (m->u.url.is_refused) {
+        memcpy(p->why, m->u.url.why, sizeof p->why);
+        p->url[0] = '\0';
+        log_warn("port.refused", "port=%u why=%s", p->port, log_q(p->why));
+        events_port_refused(a->events, p->port, p->why);
+        agent_local_told(a, p);
+        refused(a, p);
+        return;
+    }
+    is_news = !p->is_told || strcmp(p->url, m->u.url.url) != 0 ||
+              p->is_public != m->u.url.is_public;
+    p->why[0] = '\0';
+    memcpy(p->url, m->u.url.url, sizeof p->url);
+    p->is_public = m->u.url.is_public;
+    if (is_news) {
+        p->is_told = true;
+        log_info("port.opened", "port=%u process=%s public=%s", p->port,
+                 log_q(p->holder.name), p->is_public ? "yes" : "no");
+        events_port_opened(a->events, p);
+    }
+    agent_local_told(a, p);
 }
 
 static void publish(struct agent *a, const struct portwatch_port *seen,
@@ -150,7 +174,6 @@ struct published_port *agent_ports_ask(struct agent *a, uint16_t port, const cha
                           CONTROL_PORTS_MAX);
             return NULL;
         }
-        apply_options(a, p);
         /* One that the rules had left alone is listening perhaps. */
         if (portwatch_list(a->ns, &seen, &n, NULL) == 0) {
             for (i = 0; i < n; i++) {
@@ -165,6 +188,7 @@ struct published_port *agent_ports_ask(struct agent *a, uint16_t port, const cha
         }
     }
     p->is_asked = true;
+    apply_options(a, p); /* each request says anew what it wants */
     if (is_public)
         p->visibility = CONTROL_PUBLIC;
     if (name[0])
@@ -322,12 +346,8 @@ void agent_ports_rejudge(struct agent *a)
             drop(a, p);
             continue;
         }
-        if (!p->is_asked) {
-            p->visibility = CONTROL_DEFAULT;
-            p->host_mode = CONTROL_LOCALHOST;
-            p->name[0] = '\0';
-        }
-        apply_options(a, p);
+        if (!p->is_asked || p->dial.u.sa.sa_family == AF_UNIX)
+            apply_options(a, p);
         send_port(a, p);
     }
     if (a->o->command == OPTIONS_HTTP)
