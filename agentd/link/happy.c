@@ -63,7 +63,7 @@ static void fail(struct happy *h)
     int none = -1;
 
     if (h->timed_out && e.code == ERR_NONE)
-        (void)err_set(&e, ERR_TIMEOUT, "connect %s: no answer",
+        (void)err_set(&e, ERR_TIMEOUT, "connect to %s: no answer",
                       sock_print(&h->at[0].to, where));
     destroy(h);
     fn(arg, &none, NULL, &e);
@@ -76,7 +76,8 @@ static void note_failure(struct happy *h, const struct attempt *a, int error)
     if (h->why.code != ERR_NONE)
         return;
     errno = error;
-    (void)err_sys(&h->why, "connect %s", sock_print(&a->to, where));
+    (void)err_sys(&h->why, "connect to %s: %s", sock_print(&a->to, where),
+                  strerror(error));
 }
 
 static void on_io(void *arg, unsigned events)

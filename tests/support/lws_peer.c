@@ -338,7 +338,7 @@ static void serve(int port_to, const char *cert, const char *key)
     info.iface = "127.0.0.1";
     info.protocols = protocols;
     info.vhost_name = "peer";
-    info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS;
+    info.options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_DISABLE_IPV6;
     if (cert)
         info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
     info.ssl_cert_filepath = cert;
