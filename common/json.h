@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /**
+ * json -- JSON text (RFC 8259) into a tree, with our rules: an object or an array at the
+ *         root, no duplicate members, no NUL in strings, valid UTF-8, size and depth and
+ *         members bounded, errors with their line. Whole numbers are 64 bits.
+ */
+/**
  * json -- the parts of jansson we use, with our rules: duplicates refused, size and depth
  *         bounded before parsing, no NUL in strings, errors with line and member path.
  *         json.c is the only file that includes <jansson.h>.
@@ -16,7 +21,9 @@
 
 struct json; /* a value; borrowed from its root unless said otherwise */
 
-#define JSON_DEPTH_MAX 16
+#define JSON_DEPTH_MAX   16
+#define JSON_MEMBERS_MAX 1024 /* of one object */
+#define JSON_NAME_MAX    127  /* of a member that json_find() finds */
 /** The root; free with json_free(). NULL with ERR_CONFIG/ERR_PROTO ("line 3: ..."). */
 struct json *json_parse(struct span text, size_t max_bytes, struct err *e);
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e);
@@ -44,9 +51,10 @@ const struct json *json_get(const struct json *obj, const char *name); /* NULL: 
 bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
                const struct json **ret_value);
 
-/** The line (from 1) at which the member or item stands that `path` names, as in
- *  "listen[1].address"; 0: not found. `text` must be what json_parse() accepted. */
-unsigned json_line(struct span text, const char *path);
+/** The line, from 1, at which a value stands; a member's is that of its name. */
+unsigned json_line(const struct json *v);
+/** The value that a path names, as in "listen[1].address"; NULL: none. "" is the root. */
+const struct json *json_find(const struct json *root, const char *path);
 
 /* Printing: append a JSON string with its quotes, escaped; invalid UTF-8 becomes U+FFFD.
  */

@@ -78,7 +78,18 @@ static void what_rfc_8259_or_we_refuse_is_refused(void **state)
         {"[NaN]", ERR_CONFIG, "line 1: "},
         {"[TRUE]", ERR_CONFIG, "line 1: "},
         {"[9223372036854775808]", ERR_CONFIG, "line 1: "},
-        {"[1e999]", ERR_CONFIG, "line 1: "},
+        {"[1.]", ERR_CONFIG, "line 1: "},
+        {"[1e]", ERR_CONFIG, "line 1: "},
+        {"[-]", ERR_CONFIG, "line 1: "},
+        {"[\"\\x\"]", ERR_CONFIG, "line 1: "},
+        {"[\"\\u12g4\"]", ERR_CONFIG, "line 1: "},
+        {"[\"\\udc00\"]", ERR_CONFIG, "line 1: "},
+        {"[\"\\ud83d\\u0041\"]", ERR_CONFIG, "line 1: "},
+        {"[\"abc", ERR_CONFIG, "line 1: "},
+        {"[\"abc\\", ERR_CONFIG, "line 1: "},
+        {"[\"abc\\\"", ERR_CONFIG, "line 1: "},
+        {"[,1]", ERR_CONFIG, "line 1: "},
+        {"[-9223372036854775809]", ERR_CONFIG, "line 1: "},
         {"[\"\n\"]", ERR_CONFIG, "line 1: "},      /* a raw line end */
         {"[\"\\u0000\"]", ERR_CONFIG, "line 1: "}, /* NUL */
         {"{\"a\\u0000\":1}", ERR_CONFIG, "line 1: "},
@@ -120,6 +131,63 @@ static void bounds_are_exact(void **state)
     assert_int_equal(e.code, ERR_LIMIT);
 }
 
+static void one_member_too_many_is_refused(void **state)
+{
+    AUTO(buf_done)
+    struct buf b = BUF_INIT;
+    struct json *v;
+    struct err e;
+    unsigned i;
+
+    (void)state;
+    assert_int_equal(buf_adds(&b, "{\"0\":0"), 0);
+    for (i = 1; i < JSON_MEMBERS_MAX; i++)
+        assert_int_equal(buf_addf(&b, ",\"%u\":0", i), 0);
+    assert_int_equal(buf_adds(&b, "}"), 0);
+    v = json_parse(buf_span(&b), 65536, NULL);
+    assert_non_null(v);
+    assert_int_equal(json_len(v), JSON_MEMBERS_MAX);
+    json_free(v);
+    b.len--;
+    assert_int_equal(buf_adds(&b, ",\"x\":0}"), 0);
+    assert_null(json_parse(buf_span(&b), 65536, &e));
+    assert_int_equal(e.code, ERR_LIMIT);
+}
+
+static void escapes_become_what_they_stand_for(void **state)
+{
+    static const char TEXT[] = "[\"\\\"\\\\\\/\\b\\f\\n\\r\\t\", "
+                               "\"\\u0041\\u00e4\\u20ac\\ud83d\\ude00\\uFFFF\"]";
+    struct json *v = json_parse(span_str(TEXT), 1000, NULL);
+
+    (void)state;
+    assert_non_null(v);
+    assert_string_equal(json_str(json_at(v, 0)), "\"\\/\b\f\n\r\t");
+    assert_string_equal(json_str(json_at(v, 1)),
+                        "A\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbf");
+    json_free(v);
+}
+
+/* No cut of a good text is good, and none makes the parser read past its end: each is in
+ * memory of its own, as long as it is. */
+static void every_cut_is_refused(void **state)
+{
+    static const char TEXT[] =
+        "{\"a\\u00e4\": [-1.5e+3, true, null, \"x\\ud83d\\ude00\"]}";
+    size_t n;
+
+    (void)state;
+    for (n = 0; n < sizeof(TEXT) - 1; n++) {
+        char *copy = mem_alloc(n);
+        struct json *v;
+
+        memcpy(copy, TEXT, n);
+        v = json_parse(span_of(copy, n), 1000, NULL);
+        mem_free(copy);
+        assert_null(v);
+    }
+}
+
 static void an_error_holds_no_control_bytes(void **state)
 {
     struct err e = {0};
@@ -151,15 +219,19 @@ static void lines_are_found_by_path(void **state)
         {"a.c[5]", 0}, {"a.c[4].y", 0},  {"list.x", 0},  {"a[0]", 0},    {"list[x]", 0},
         {"list[1", 0}, {"a.c[3][0]", 3},
     };
+    struct json *root = json_parse(span_str(TEXT), 1000, NULL);
     size_t i;
 
     (void)state;
+    assert_non_null(root);
     for (i = 0; i < COUNT_OF(rows); i++) {
-        unsigned line = json_line(span_str(TEXT), rows[i].path);
+        const struct json *v = json_find(root, rows[i].path);
+        unsigned line = v != NULL ? json_line(v) : 0;
 
         if (line != rows[i].line)
             fail_msg("%s: line %u, not %u", rows[i].path, line, rows[i].line);
     }
+    json_free(root);
 }
 
 static void printed_strings_come_back(void **state)
@@ -274,6 +346,9 @@ int main(void)
         cmocka_unit_test(members_come_in_the_order_of_the_text),
         cmocka_unit_test(what_rfc_8259_or_we_refuse_is_refused),
         cmocka_unit_test(bounds_are_exact),
+        cmocka_unit_test(one_member_too_many_is_refused),
+        cmocka_unit_test(escapes_become_what_they_stand_for),
+        cmocka_unit_test(every_cut_is_refused),
         cmocka_unit_test(an_error_holds_no_control_bytes),
         cmocka_unit_test(lines_are_found_by_path),
         cmocka_unit_test(printed_strings_come_back),

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+#include "common/json.h"
+#include "common/utf8.h"
+
+/* Appends what stands for p[0..) and tells how many bytes of it that was; 0: no memory.
+ */
+static size_t put_char(struct buf *b, const uint8_t *p, size_t n)
+{
+    size_t len = utf8_len(p, n);
+    int rc;
+
+    if (len == 0)
+        rc = buf_adds(b, "\xef\xbf\xbd"); /* U+FFFD */
+    else if (*p == '"' || *p == '\\')
+        rc = buf_addf(b, "\\%c", *p);
+    else if (*p < 0x20 || *p == 0x7f)
+        rc = buf_addf(b, "\\u%04x", *p);
+    else
+        rc = buf_add(b, p, len);
+    return rc < 0 ? 0 : len > 0 ? len : 1;
+}
+
+int json_put_str(struct buf *b, struct span text)
+{
+    size_t i = 0;
+
+    if (buf_add(b, "\"", 1) < 0)
+        return -1;
+    while (i < text.len) {
+        size_t plain = i;
+        size_t n;
+
+        while (plain < text.len && text.p[plain] >= 0x20 && text.p[plain] < 0x7f &&
+               text.p[plain] != '"' && text.p[plain] != '\\')
+            plain++;
+        if (plain > i && buf_add(b, text.p + i, plain - i) < 0)
+            return -1;
+        i = plain;
+        if (i == text.len)
+            break;
+        n = put_char(b, text.p + i, text.len - i);
+        if (n == 0)
+            return -1;
+        i += n;
+    }
+    return buf_add(b, "\"", 1);
+}
