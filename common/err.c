@@ -5,6 +5,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* ": No such file or directory", unless the caller has put it there. */
+static void add_reason(struct err *e)
+{
+    const char *why = strerrordesc_np(e->sys);
+    size_t n = strlen(e->msg);
+
+    if (why != NULL && strstr(e->msg, why) == NULL)
+        (void)snprintf(e->msg + n, sizeof(e->msg) - n, ": %s", why);
+}
+
 int err_set_at(struct err *e, enum err_code code, int sys, const char *where,
                const char *fmt, ...)
 {
@@ -18,6 +28,8 @@ int err_set_at(struct err *e, enum err_code code, int sys, const char *where,
     va_start(ap, fmt);
     (void)vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
     va_end(ap);
+    if (sys != 0)
+        add_reason(e);
     return -1;
 }
 

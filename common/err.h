@@ -14,7 +14,7 @@
 
 enum err_code {
     ERR_NONE = 0,
-    ERR_SYS,      /* a system call failed; .sys holds errno */
+    ERR_SYS,      /* a system call failed; .sys holds errno, .msg ends in its text */
     ERR_NOMEM,    /* allocation failed */
     ERR_LIMIT,    /* a configured bound was reached */
     ERR_PROTO,    /* the peer broke the protocol */
