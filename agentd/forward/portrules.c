@@ -29,6 +29,10 @@ static const char *const debugger_names[] = {"dlv", "gdbserver", "lldb-server"};
 /* OpenSSH 9.8 and later hand each connection to sshd-session, never the listener. */
 static const char *const ssh_names[] = {"sshd", "dropbear"};
 
+/* The kernel's own default, for a root without /proc. */
+#define EPHEMERAL_FIRST 32768
+#define EPHEMERAL_LAST  60999
+
 const char *portrules_why(enum portrules_verdict v)
 {
     return (unsigned)v < PORTRULES_VERDICT_COUNT ? verdict_text[v] : "?";
@@ -106,6 +110,8 @@ void portrules_ephemeral(struct portrules *r)
     ssize_t n;
     int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC);
 
+    r->ephemeral_first = EPHEMERAL_FIRST;
+    r->ephemeral_last = EPHEMERAL_LAST;
     if (fd < 0)
         return;
     n = read(fd, text, sizeof text - 1);
