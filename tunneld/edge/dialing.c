@@ -76,7 +76,7 @@ static void on_dial(void *arg, enum dial_result r, struct mux_stream *s)
 
     c->x.dial = NULL;
     if (r == DIAL_OK) {
-        c->x.up->stream = s;
+        upstream_open(c->x.up, s);
         send_request(c);
     } else {
         fail_dial(c, r);
@@ -105,7 +105,7 @@ static void dial_new(struct client *c)
     want.user = x->up;
     x->dial = dial_start(c->edge->registry, &want, on_dial, c, &s, &why);
     if (s) {
-        x->up->stream = s;
+        upstream_open(x->up, s);
         send_request(c);
     } else if (!x->dial) {
         fail_dial(c, why);

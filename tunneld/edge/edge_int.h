@@ -218,6 +218,8 @@ void exchange_accepted(struct client *c);
 
 extern const struct mux_stream_ops upstream_ops;
 struct upstream *upstream_new(struct client *c, const struct site *s);
+/** The dial gave this stream. */
+void upstream_open(struct upstream *u, struct mux_stream *s);
 /** A kept stream to there, idle for at most max_ms; NULL: none. */
 struct upstream *upstream_take(struct client *c, const struct site *s, uint64_t max_ms);
 void upstream_keep(struct upstream **take);

@@ -188,6 +188,9 @@ void relay_act(struct client *c, enum relay_result r, const char *rule)
         exchange_bad_answer(c, rule);
         break;
     case RELAY_MORE:
+        if (c->state == CLIENT_TUNNEL && c->in.len > 0)
+            relay_up(c); /* sent before the app had agreed */
+        break;
     case RELAY_CLOSED:
         break;
     }

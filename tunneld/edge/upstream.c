@@ -3,6 +3,7 @@
 #include "tunneld/edge/edge_int.h"
 
 #include "common/mem.h"
+#include "common/metrics.h"
 
 struct upstream *upstream_new(struct client *c, const struct site *s)
 {
@@ -15,6 +16,18 @@ struct upstream *upstream_new(struct client *c, const struct site *s)
     memcpy(u->id, s->id, sizeof(u->id));
     u->is_active = true;
     return u;
+}
+
+void upstream_open(struct upstream *u, struct mux_stream *s)
+{
+    u->stream = s;
+    metric_inc(METRIC_STREAMS);
+}
+
+static void gone(struct upstream *u)
+{
+    u->stream = NULL;
+    metric_add(METRIC_STREAMS, -1);
 }
 
 static void unlink_kept(struct upstream *u)
@@ -34,8 +47,10 @@ void upstream_drop(struct upstream **take, enum mux_reason why)
     *take = NULL;
     if (!u)
         return;
-    if (u->stream)
+    if (u->stream) {
         mux_stream_reset(u->stream, why);
+        gone(u);
+    }
     buf_done(&u->head);
     mem_free(u);
 }
@@ -145,7 +160,7 @@ static void on_closed(void *user, enum mux_reason why)
     struct upstream *u = user;
     struct client *c = u->client;
 
-    u->stream = NULL;
+    gone(u);
     if (!u->is_active) {
         drop_kept(u);
         return;
