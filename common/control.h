@@ -35,7 +35,10 @@ enum control_visibility {
     CONTROL_PRIVATE,
     CONTROL_PUBLIC, /* needs `public` in the token */
 };
-enum control_host_mode { CONTROL_LOCALHOST, CONTROL_PRESERVE };
+enum control_host_mode {
+    CONTROL_LOCALHOST,
+    CONTROL_PRESERVE
+};
 
 struct control_msg {
     enum control_type type;
@@ -43,8 +46,8 @@ struct control_msg {
         struct {
             unsigned version;
             char instance[CONTROL_INSTANCE_MAX + 1]; /* random per agent process */
-            char agent[64 + 1];    /* "agentd/0.1.0" */
-            char hostname[64 + 1]; /* for "replaced by" */
+            char agent[64 + 1];                      /* "agentd/0.1.0" */
+            char hostname[64 + 1];                   /* for "replaced by" */
             uint32_t window, max_streams;
             /* ports the agent will never publish: port-closed at once, no hold */
             struct port_list excluded;
