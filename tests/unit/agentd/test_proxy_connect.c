@@ -57,6 +57,7 @@ static const struct exchange row[] = {
      "X",
      0,
      ""},
+    {"http://p", "a.example", NULL, B("HTTP/1.1 200\r\n\r\n"), PROXY_OK, {0}, "", 0, ""},
     /* HTTP: no */
     {"http://u:SECRET@p:3128",
      "a.example",
