@@ -28,6 +28,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/token.h"
+#include "common/ws.h"
 
 enum {
     PROTOCOL_HTTP,
@@ -47,6 +48,7 @@ struct link_server {
     void *owner;
     struct lws_context *lws; /* NULL once it is destroyed (pcontext) */
     struct lws_vhost *tls, *plain;
+    SSL_CTX *no_client;          /* see vhost_tls() */
     struct agent_link *adopting; /* inside lws_adopt_*: not bound to its wsi yet */
     uint8_t *out;                /* LWS_PRE + MUX_BATCH, shared by all links: begin()
                                     and commit() come in pairs, nothing in between */
@@ -61,11 +63,12 @@ struct agent_link {
     struct link_server *ls;
     struct lws *wsi; /* NULL: not bound yet, or closed */
     int fd;          /* borrowed from the wsi */
-    bool has_tls, is_open, is_closing, is_broken;
+    bool has_tls, is_open, is_closing, is_close_sent, is_broken;
     void *pass;             /* from admit() to opened() */
     struct buf text;        /* a text message being gathered */
     size_t text_queued;     /* bytes of text since the socket last took everything */
     char why[64];           /* of the end, for closed() */
+    unsigned close_status;  /* to send, with `why` */
     struct loop_timer kill; /* the close handshake's deadline */
     struct sock_addr client;
 };
@@ -156,19 +159,14 @@ static int link_text(struct link *l, struct span json)
 static void link_close(struct link *l, unsigned status, const char *reason)
 {
     struct agent_link *a = agent_link_of(l);
-    uint8_t text[124]; /* 5.5: 125 with the status */
-    size_t n = strlen(reason);
 
     if (!a->wsi || a->is_closing || a->is_broken)
         return;
     a->is_closing = true;
+    a->close_status = status;
     set_why(a, reason);
-    if (n > sizeof text - 2)
-        n = sizeof text - 2;
-    memcpy(text, reason, n);
-    lws_close_reason(a->wsi, (enum lws_close_status)status, text, n);
-    /* The close frame goes after what is queued, from SERVER_WRITEABLE; an agent that
-     * reads nothing is cut at the deadline. */
+    /* The close frame goes after what is queued, from SERVER_WRITEABLE; an agent that reads
+     * nothing is cut at the deadline. */
     (void)lws_callback_on_writable(a->wsi);
     loop_timer_start(&a->kill, LINK_CLOSE_MS);
 }
@@ -330,14 +328,37 @@ static int on_receive(struct agent_link *a, struct lws *wsi, struct span piece)
     return a->is_broken ? -1 : 0;
 }
 
+/* The close frame, once. Not by lws_close_reason(): Debian's 4.1.6 is built with _DEBUG, where
+ * the libuv path closes each socket twice ("uv repeat test", lws_service_fd_tsi()), and the
+ * second time drops the frame that waits. Then the agent's own close frame or the deadline
+ * ends the connection. */
+static int send_close(struct agent_link *a)
+{
+    uint8_t *text = a->ls->out + LWS_PRE + WS_HEAD_MAX;
+    size_t n = strlen(a->why) + 2, head; /* < 125 (RFC 6455 5.5) */
+
+    if (a->is_broken)
+        return -1;
+    if (a->is_close_sent)
+        return 0;
+    a->is_close_sent = true;
+    text[0] = (uint8_t)(a->close_status >> 8);
+    text[1] = (uint8_t)a->close_status;
+    memcpy(text + 2, a->why, n - 2);
+    head = ws_frame(text, n, WS_CLOSE, true, NULL);
+    /* "HTTP" is how it lets bytes through as they are (FACTS 1.1.3 A). */
+    return lws_write(a->wsi, text - head, head + n, LWS_WRITE_HTTP) < 0 ? -1 : 0;
+}
+
 static int on_writeable(struct agent_link *a)
 {
+    if (lws_partial_buffered(a->wsi))
+        return a->is_broken ? -1 : 0;
     if (a->is_closing || a->is_broken)
-        return -1; /* sends the close frame of lws_close_reason() */
-    if (a->is_open && !lws_partial_buffered(a->wsi)) {
-        a->text_queued = 0;
+        return send_close(a);
+    a->text_queued = 0;
+    if (a->is_open)
         a->base.user_ops->room(a->base.user);
-    }
     return a->is_broken ? -1 : 0;
 }
 
@@ -413,7 +434,8 @@ static int on_bound(struct agent_link *a, struct lws *wsi,
         return a->wsi ? on_writeable(a) : -1;
     case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
         set_why(a, "agent");
-        return 0;
+        return a->is_closing ? -1
+                             : 0; /* it answers ours, or begins: then it is answered */
     case LWS_CALLBACK_CLOSED:
         on_closed(a);
         return 0;
@@ -476,21 +498,41 @@ static void on_log(int level, const char *line)
         log_debug("lws", "text=%s", log_qs(text));
 }
 
-static struct lws_vhost *vhost_new(struct link_server *ls, const char *name,
-                                   uint64_t options)
+static void vhost_describe(struct lws_context_creation_info *info, const char *name)
+{
+    memset(info, 0, sizeof *info);
+    info->port = CONTEXT_PORT_NO_LISTEN_SERVER;
+    info->vhost_name = name;
+    info->protocols = protocols;
+    info->alpn = "http/1.1"; /* libwebsockets' HTTP/2 is not for us (FACTS 1.0, 6) */
+    info->timeout_secs = LINK_HTTP_S;
+    info->keepalive_timeout = LINK_HTTP_S;
+    info->retry_and_idle_policy = &no_pings;
+}
+
+static int vhost_tls(struct link_server *ls, uint64_t options)
 {
     struct lws_context_creation_info info;
 
-    memset(&info, 0, sizeof info);
-    info.port = CONTEXT_PORT_NO_LISTEN_SERVER;
-    info.vhost_name = name;
-    info.protocols = protocols;
-    info.options = options;
-    info.alpn = "http/1.1"; /* libwebsockets' HTTP/2 is not for us (FACTS 1.0, 6) */
-    info.timeout_secs = LINK_HTTP_S;
-    info.keepalive_timeout = LINK_HTTP_S;
-    info.retry_and_idle_policy = &no_pings;
-    return lws_create_vhost(ls->lws, &info);
+    /* Without one, each vhost makes a context for clients with all of the system's CAs, and
+     * leaks it when there are several contexts (lws_ssl_destroy_client_ctx()). */
+    ls->no_client = SSL_CTX_new(TLS_client_method());
+    if (!ls->no_client)
+        return -1;
+    vhost_describe(&info, "tls");
+    info.options = options | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX;
+    info.provided_client_ssl_ctx = ls->no_client;
+    ls->tls = lws_create_vhost(ls->lws, &info);
+    return ls->tls ? 0 : -1;
+}
+
+static int vhost_plain(struct link_server *ls)
+{
+    struct lws_context_creation_info info;
+
+    vhost_describe(&info, "plain");
+    ls->plain = lws_create_vhost(ls->lws, &info);
+    return ls->plain ? 0 : -1;
 }
 
 static int context_new(struct link_server *ls)
@@ -517,10 +559,9 @@ static int context_new(struct link_server *ls)
     ls->lws = lws_create_context(&info);
     if (!ls->lws)
         return -1;
-    ls->plain = vhost_new(ls, "plain", 0);
-    if (ls->certs)
-        ls->tls = vhost_new(ls, "tls", tls | LWS_SERVER_OPTION_CREATE_VHOST_SSL_CTX);
-    return !ls->plain || (ls->certs && !ls->tls) ? -1 : 0;
+    /* TLS first: libwebsockets looks a vhost up again by server name and Host, finds the first
+     * whatever they are, and takes that one's certificate. */
+    return (ls->certs && vhost_tls(ls, tls) < 0) || vhost_plain(ls) < 0 ? -1 : 0;
 }
 
 static void stop_step(void *arg);
@@ -627,6 +668,7 @@ void link_server_free(struct link_server *ls)
         loop_run(ls->loop);
     }
     loop_timer_stop(&ls->stop_timer);
+    SSL_CTX_free(ls->no_client);
     mem_free(ls->out);
     mem_free(ls);
 }
