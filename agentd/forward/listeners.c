@@ -2,6 +2,7 @@
 #include "agentd/forward/listeners.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
@@ -135,7 +136,7 @@ enum listeners_result listeners_read(struct listeners *l, struct span dgram, uin
             if (len < sizeof err)
                 return LISTENERS_BAD;
             memcpy(&err, p + sizeof h, sizeof err);
-            *ret_errno = -err;
+            *ret_errno = err < 0 && err > -4096 ? -err : EPROTO;
             return LISTENERS_REFUSED;
         } else if (h.nlmsg_type == SOCK_DIAG_BY_FAMILY) {
             if (len < sizeof(struct inet_diag_msg))

@@ -4,6 +4,7 @@
 #include "agentd/forward/portwatch.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -336,6 +337,29 @@ static void garbage_for_an_answer_is_refused_or_passed_over(void **state)
     listeners_done(&l);
 }
 
+/* An errno that none is, as the fuzzer found: it is not negated blindly. */
+static void an_error_of_the_kernel_is_a_number_in_range(void **state)
+{
+    static const struct {
+        int32_t sent;
+        int want;
+    } row[] = {{-ENOENT, ENOENT}, {INT32_MIN, EPROTO}, {5, EPROTO}, {-4096, EPROTO}};
+    uint8_t m[20] __attribute__((aligned(8))) = {sizeof m, 0, 0, 0, 2 /* NLMSG_ERROR */};
+    struct listeners l = {0};
+    size_t i;
+    int sys;
+
+    (void)state;
+    for (i = 0; i < COUNT_OF(row); i++) {
+        memcpy(m + 16, &row[i].sent, sizeof row[i].sent);
+        sys = 0;
+        assert_int_equal(listeners_read(&l, span_of(m, sizeof m), 0, &sys),
+                         LISTENERS_REFUSED);
+        assert_int_equal(sys, row[i].want);
+    }
+    listeners_done(&l);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -353,6 +377,7 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test(no_memory_leaves_nothing_behind),
         cmocka_unit_test(garbage_for_an_answer_is_refused_or_passed_over),
+        cmocka_unit_test(an_error_of_the_kernel_is_a_number_in_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
