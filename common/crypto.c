@@ -120,7 +120,7 @@ int crypto_derive(struct span secret, const char *label, uint8_t out[32])
 
     if (n >= sizeof(block))
         return -1;
-    memcpy(block, label, n);
+    memcpy(block, label, n); /* NOLINT(bugprone-not-null-terminated-result): bytes */
     block[n] = 1;
     crypto_hmac_sha256(span_of(NO_SALT, sizeof(NO_SALT)), secret, prk);
     crypto_hmac_sha256(span_of(prk, sizeof(prk)), span_of(block, n + 1), out);
@@ -247,6 +247,7 @@ struct ed25519 *ed25519_generate(struct err *e)
 }
 
 /* Without it OpenSSL asks for a passphrase on the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): pem_password_cb */
 static int no_passphrase(char *buf, int size, int rwflag, void *arg)
 {
     UNUSED_ARG(buf);

@@ -54,7 +54,7 @@ bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
 /** The line, from 1, at which a value stands; a member's is that of its name. */
 unsigned json_line(const struct json *v);
 /** The value that a path names, as in "listen[1].address"; NULL: none. "" is the root. */
-const struct json *json_find(const struct json *root, const char *path);
+const struct json *json_find(const struct json *v, const char *path);
 
 /* Printing: append a JSON string with its quotes, escaped; invalid UTF-8 becomes U+FFFD.
  */

@@ -25,7 +25,8 @@ static const char *const ALG_NAME[] = {
 
 static int deny(struct err *e, const char *rule)
 {
-    return err_set(e, ERR_DENIED, "token: %s", rule);
+    err_set(e, ERR_DENIED, "token: %s", rule);
+    return -1;
 }
 
 static int no_memory(struct err *e)

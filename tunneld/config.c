@@ -21,6 +21,7 @@ struct config_box {
 
 static struct config_box *box_of(const struct config *c)
 {
+    /* NOLINTNEXTLINE(performance-no-int-to-ptr): const is only the borrowers' view */
     return CONTAINER_OF((uintptr_t)c, struct config_box, conf);
 }
 
