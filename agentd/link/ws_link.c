@@ -110,7 +110,7 @@ static void end(struct ws_link *w, const char *why)
     if (w->state == ENDING)
         return;
     w->state = ENDING;
-    (void)snprintf(w->why, sizeof(w->why), "%s", why);
+    (void)snprintf(w->why, sizeof(w->why), "%.159s", why);
     loop_timer_stop(&w->close_timer);
     conn_close(&w->conn);
     loop_job_defer(&w->end);

@@ -16,7 +16,8 @@ static int refuse(struct link_refusal *ret, unsigned status, const char *code,
                   const char *why)
 {
     *ret = (struct link_refusal){.status = status, .code = code};
-    (void)snprintf(ret->why, sizeof ret->why, "%s", why); /* literals, and cut errors */
+    (void)snprintf(ret->why, sizeof ret->why, "%.159s",
+                   why); /* literals, and cut errors */
     metric_inc(METRIC_LINKS_REFUSED);
     return -1;
 }
