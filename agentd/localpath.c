@@ -72,7 +72,7 @@ static int address(const char *path, struct sock_addr *ret, struct err *e)
 int localpath_connect(const char *path, bool *ret_absent, struct err *e)
 {
     char dir[LOCALSOCK_PATH_MAX];
-    struct sock_addr a;
+    struct sock_addr a = {0};
     struct ucred who;
     socklen_t len = sizeof who;
     struct stat st;
@@ -131,7 +131,7 @@ static int clear(const char *path, struct err *e)
 int localpath_listen(const char *path, struct localpath *ret, struct err *e)
 {
     char dir[LOCALSOCK_PATH_MAX];
-    struct sock_addr a;
+    struct sock_addr a = {0};
     struct stat st;
     mode_t mask;
     int fd, r;

@@ -27,11 +27,11 @@
 /** The socket of a port that is best to dial: the loopback address before others, IPv4
  *  before IPv6, a socket on the wildcard by the loopback of its family. */
 struct portwatch_port {
-    uint16_t port;
     struct sock_addr listen; /* as the program bound it */
     struct sock_addr dial;   /* how to reach it from here */
     uint64_t inode;
     uint32_t uid;
+    uint16_t port;
 };
 
 struct portwatch_ops {

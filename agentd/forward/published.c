@@ -48,7 +48,7 @@ struct published_port *published_add(struct published *t, uint16_t port)
         return NULL;
     if (t->n == t->cap) {
         cap = t->cap ? t->cap * 2 : 8;
-        at = mem_resize(t->at, cap * sizeof *at);
+        at = mem_resize(t->at, cap * sizeof(struct published_port *));
         if (!at)
             return NULL;
         t->at = at;
@@ -60,7 +60,7 @@ struct published_port *published_add(struct published *t, uint16_t port)
     p->port = port;
     (void)sock_parse_ip(span_str("127.0.0.1"), port, &p->dial); /* a valid address */
     p->listen = p->dial;
-    memmove(t->at + i + 1, t->at + i, (t->n - i) * sizeof *t->at);
+    memmove(t->at + i + 1, t->at + i, (t->n - i) * sizeof(struct published_port *));
     t->at[i] = p;
     t->n++;
     return p;
@@ -74,5 +74,5 @@ void published_drop(struct published *t, uint16_t port)
         return;
     mem_free(t->at[i]);
     t->n--;
-    memmove(t->at + i, t->at + i + 1, (t->n - i) * sizeof *t->at);
+    memmove(t->at + i, t->at + i + 1, (t->n - i) * sizeof(struct published_port *));
 }
