@@ -475,6 +475,35 @@ static void bad_settings_are_told_at_once(void **state)
     assert_int_equal(mem_live(), 0);
 }
 
+static int make_once(struct loop *l, const struct uplink_conf *conf)
+{
+    struct err e = {0};
+    struct uplink *u = uplink_new(l, conf, &ops, NULL, &e);
+
+    if (!u) {
+        assert_int_equal(e.code, ERR_NOMEM);
+        return -1;
+    }
+    uplink_free(u);
+    return 0;
+}
+
+static void no_memory_is_an_error_without_a_leak(void **state)
+{
+    struct secret token = {(uint8_t *)(uintptr_t) "t", 1};
+    struct uplink_conf conf = {.server = "https://preview.example.com",
+                               .id = "demo",
+                               .proxy = "http://user:password@proxy:3128",
+                               .token = &token};
+    struct loop *l = loop_new(NULL);
+
+    (void)state;
+    FAIL_EACH_ALLOC(make_once(l, &conf));
+    conf.token_file = "/nonexistent/token";
+    FAIL_EACH_ALLOC(make_once(l, &conf));
+    loop_free(l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -487,6 +516,7 @@ int main(void)
         cmocka_unit_test(it_may_be_stopped_inside_a_callback_and_freed_in_every_state),
         cmocka_unit_test(a_server_that_sends_what_agents_send_is_left),
         cmocka_unit_test(bad_settings_are_told_at_once),
+        cmocka_unit_test(no_memory_is_an_error_without_a_leak),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
