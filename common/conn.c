@@ -63,8 +63,10 @@ void conn_update(struct conn *c)
     } else {
         events |= (c->want & LOOP_READ) != 0 ? c->read_waits : 0;
         events |= (c->want & LOOP_WRITE) != 0 ? c->write_waits : 0;
+        /* Not LOOP_WRITE as such: after half a KeyUpdate OpenSSL reads before it writes, and
+         * the socket, which could be written, would wake us again and again. */
         if ((c->unsent.len > 0 || c->is_finishing) && !c->has_failed)
-            events |= LOOP_WRITE;
+            events |= c->write_waits;
         if ((c->want & LOOP_READ) != 0 && conn_has_inner(c))
             loop_job_defer(&c->job);
     }
