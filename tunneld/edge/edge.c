@@ -7,6 +7,12 @@
 #include "common/metrics.h"
 #include "tunneld/edge/edge_int.h"
 
+static void on_log(void *arg)
+{
+    UNUSED_ARG(arg);
+    log_flush();
+}
+
 struct edge *edge_new(const struct edge_conf *c, struct err *e)
 {
     struct edge *edge = mem_zalloc(1, sizeof(*edge));
@@ -16,6 +22,7 @@ struct edge *edge_new(const struct edge_conf *c, struct err *e)
         return NULL;
     }
     edge->loop = c->loop;
+    loop_job_init(&edge->log_job, c->loop, on_log, NULL);
     edge->registry = c->registry;
     edge->conf = config_ref(c->config);
     edge->tls = c->tls;
@@ -44,6 +51,8 @@ void edge_free(struct edge *e)
         client_cut(c, "server-stopped");
         client_free(c);
     }
+    loop_job_cancel(&e->log_job);
+    log_flush();
     config_unref((struct config *)(uintptr_t)e->conf);
     mem_free(e->rx);
     mem_free(e->request);

@@ -50,6 +50,7 @@ struct edge {
     struct client *clients; /* those waiting to be freed included */
     bool is_draining;
     struct log_rate bad_requests, bad_answers;
+    struct loop_job log_job; /* access lines go out once a turn */
     /* Scratch, each used within one call and never across one that could reuse it: */
     uint8_t *rx;                 /* EDGE_RX bytes from a client */
     struct buf tx;               /* gathered for one write */

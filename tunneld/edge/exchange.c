@@ -74,6 +74,7 @@ void exchange_log(struct client *c)
         return;
     c->x.is_running = false;
     metric_inc(METRIC_REQUESTS);
+    loop_job_defer(&c->edge->log_job);
     log_access("client=%s sandbox=%s port=%u method=%.*s path=%s status=%u up=%llu "
                "down=%llu head_ms=%llu ms=%llu error=%s",
                sock_print_ip(&x->client, ip), x->site.id[0] ? x->site.id : "-",
