@@ -31,7 +31,7 @@ struct sandbox {
 };
 
 struct registry {
-    struct loop *loop; /* borrowed */
+    struct loop *loop;   /* borrowed */
     struct config *conf; /* a reference */
     struct sandbox **slot;
     size_t n_slots, n;
