@@ -5,7 +5,8 @@
  * Shape    engine without I/O. A head is found by a scanner that never looks at a byte
  *          twice, then parsed once, in place, into spans of the caller's buffer. A body
  *          is decoded in place, piece by piece.
- * Limits   HTTP1_HEAD_MAX bytes, HTTP1_FIELDS_MAX fields, HTTP1_TARGET_MAX.
+ * Limits   HTTP1_HEAD_MAX bytes, HTTP1_FIELDS_MAX fields and as many members of Connection,
+ *          HTTP1_TARGET_MAX.
  */
 #ifndef COMMON_HTTP1_H
 #define COMMON_HTTP1_H

@@ -61,6 +61,18 @@ static enum http1_field_id field_id(const uint8_t *name, size_t len)
     return HTTP1_OTHER;
 }
 
+bool http1_is_disguised(const struct http1_field *f)
+{
+    uint8_t name[LEN_MAX];
+    size_t n = f->name.len;
+
+    if (f->id != HTTP1_OTHER || n > LEN_MAX || !memchr(f->name.p, '_', n))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        name[i] = f->name.p[i] == '_' ? '-' : f->name.p[i];
+    return field_id(name, n) != HTTP1_OTHER;
+}
+
 /* Eight bytes at a time: heads are mostly longer than anything else we look at per
  * request. The two tests are exact as to whether there is such a byte at all; which one
  * it is is then found byte by byte. */

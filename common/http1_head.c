@@ -189,6 +189,7 @@ static enum http1_result status_line(const uint8_t *p, const uint8_t *end,
 
 struct verdict {
     unsigned hosts, lengths, codings;
+    size_t members;                     /* of Connection, empty ones too */
     bool is_close, is_keep, is_upgrade; /* members of Connection */
     bool has_protocol, has_h2c;         /* of Upgrade, HTTP2-Settings */
 };
@@ -209,10 +210,17 @@ static enum http1_result length_field(struct span v, struct http1_head *h)
     return HTTP1_OK;
 }
 
-static void connection_field(struct span list, struct verdict *v)
+/* Each field that is passed on is looked for in this list: it must not be long. No list in
+ * earnest names more than there can be fields. */
+static enum http1_result connection_field(struct span list, struct verdict *v)
 {
     struct span m;
 
+    v->members++;
+    for (size_t i = 0; i < list.len; i++)
+        v->members += list.p[i] == ',';
+    if (v->members > HTTP1_FIELDS_MAX)
+        return http1_fail(HTTP1_E_FIELDS_BIG, "Connection too long (RFC 6585 5)");
     while (http1_list_next(&list, &m)) {
         if (span_is(m, "close"))
             v->is_close = true;
@@ -221,6 +229,7 @@ static void connection_field(struct span list, struct verdict *v)
         else if (span_is(m, "upgrade"))
             v->is_upgrade = true;
     }
+    return HTTP1_OK;
 }
 
 static void upgrade_field(struct span list, struct verdict *v)
@@ -264,13 +273,17 @@ static enum http1_result field_check(struct http1_head *h, const struct http1_fi
         h->is_chunked = true;
         return HTTP1_OK;
     case HTTP1_CONNECTION:
-        connection_field(f->value, v);
-        return HTTP1_OK;
+        return connection_field(f->value, v);
     case HTTP1_UPGRADE:
         upgrade_field(f->value, v);
         return HTTP1_OK;
     case HTTP1_HTTP2_SETTINGS:
         v->has_h2c = true;
+        return HTTP1_OK;
+    case HTTP1_OTHER:
+        if (h->is_request && http1_is_disguised(f))
+            return http1_fail(HTTP1_E_SYNTAX,
+                              "known field name with _ (RFC 3875 4.1.18)");
         return HTTP1_OK;
     default:
         return HTTP1_OK;

@@ -24,6 +24,10 @@ enum http1_result http1_fail_control(uint8_t c);
 enum http1_result http1_field_parse(const uint8_t **line, const uint8_t *end,
                                     struct http1_field *ret);
 
+/** A name that would be one of HTTP1_FIELD_MAP if its '_' were '-': CGI, WSGI and PHP make
+ *  one variable of both, so "X_Forwarded_For" would pass for ours there. */
+bool http1_is_disguised(const struct http1_field *f);
+
 /** Walk a comma list: the next member without white space around it. False at the end. */
 bool http1_list_next(struct span *list, struct span *ret_member);
 
