@@ -77,7 +77,10 @@ static void get_text(struct reader *r, const char *name, char *ret, size_t cap,
     const char *p;
 
     for (p = s; *p != '\0'; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f) {
+        /* U+0080 to U+009F are c2 80 to c2 9f: terminals take U+009B for ESC [. */
+        bool is_c1 = (uint8_t)p[0] == 0xc2 && (uint8_t)p[1] < 0xa0;
+
+        if ((unsigned char)*p < 0x20 || *p == 0x7f || is_c1) {
             fault(r, name, "holds a control character");
             return;
         }

@@ -4,11 +4,6 @@
  *         root, no duplicate members, no NUL in strings, valid UTF-8, size and depth and
  *         members bounded, errors with their line. Whole numbers are 64 bits.
  */
-/**
- * json -- the parts of jansson we use, with our rules: duplicates refused, size and depth
- *         bounded before parsing, no NUL in strings, errors with line and member path.
- *         json.c is the only file that includes <jansson.h>.
- */
 #ifndef COMMON_JSON_H
 #define COMMON_JSON_H
 
@@ -22,8 +17,7 @@
 struct json; /* a value; borrowed from its root unless said otherwise */
 
 #define JSON_DEPTH_MAX   16
-#define JSON_MEMBERS_MAX 1024 /* of one object */
-#define JSON_NAME_MAX    127  /* of a member that json_find() finds */
+#define JSON_MEMBERS_MAX 256 /* of one object; each is compared with all others */
 /** The root; free with json_free(). NULL with ERR_CONFIG/ERR_PROTO ("line 3: ..."). */
 struct json *json_parse(struct span text, size_t max_bytes, struct err *e);
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e);

@@ -146,6 +146,8 @@ static void a_broken_message_is_refused_by_member_and_rule(void **state)
          "\"host_mode\" is not one of its values"},
         {"{\"type\":\"port\",\"port\":1,\"process\":\"a\\u001bb\"}",
          "\"process\" holds a control character"},
+        {"{\"type\":\"port\",\"port\":1,\"process\":\"a\\u009b2Jb\"}",
+         "\"process\" holds a control character"},
         {"{\"type\":\"port\",\"port\":1,\"process\":\"" CHARS_16 CHARS_16 CHARS_16
              CHARS_16 "0\"}",
          "\"process\" is too long"},

@@ -140,6 +140,8 @@ static void one_member_too_many_is_refused(void **state)
     unsigned i;
 
     (void)state;
+    /* 800 names in the header of a token cost whoever sends it nothing, and us 1.3 ms. */
+    assert_in_range(JSON_MEMBERS_MAX, 64, 256);
     assert_int_equal(buf_adds(&b, "{\"0\":0"), 0);
     for (i = 1; i < JSON_MEMBERS_MAX; i++)
         assert_int_equal(buf_addf(&b, ",\"%u\":0", i), 0);
