@@ -95,7 +95,8 @@ struct exchange {
     bool was_repeated;
     /* request */
     uint8_t minor;
-    bool is_running; /* a request came, and no line of the log tells of it yet */
+    bool is_reserved; /* /.tunnel/: ours, and answered in JSON */
+    bool is_running;  /* a request came, and no line of the log tells of it yet */
     bool is_head, wants_upgrade, keep_alive, is_repeatable;
     struct http1_body rq;
     struct buf pending; /* of a chunked body: encoded, not yet taken by the stream */

@@ -85,7 +85,8 @@ static const char page_style[] =
 /* Asks again, quietly: the server itself holds such a request until the port is there, so
  * the page is back in the moment it is. It reloads when the answer is not ours any more. */
 static const char page_wait[] =
-    "<div class=w role=status><i></i><span>Waiting for it&hellip;</span></div>"
+    "<div class=w role=status><i></i><span>Waiting for it. This page reloads by "
+    "itself.</span></div>"
     "<script>(function ask(){fetch(location.href,{method:'HEAD',cache:'no-store',"
     "redirect:'manual',credentials:'same-origin'}).then(function(r){var e="
     "r.headers.get('Tunnel-Error');if(e==='port-closed'||e==='agent-offline'||e==='limit'"

@@ -37,14 +37,12 @@
     X(LIMIT, 429, "limit", 1, true, "Too much at once",                                  \
       "This preview is answering as many requests as it may. Try again in a moment.")    \
     X(PORT_CLOSED, 502, "port-closed", 2, true, "Nothing listens on this port",          \
-      "The sandbox is connected, but no program answers on this port. Start it: this "   \
-      "page reloads by itself as soon as it is there.")                                  \
+      "The sandbox is connected, but no program answers on this port.")                  \
     X(BAD_UPSTREAM, 502, "bad-upstream", 0, false, "The app's answer made no sense",     \
       "The program on this port closed the connection early, or what it sent is not "    \
       "valid HTTP. Its own log may say more.")                                           \
     X(AGENT_OFFLINE, 503, "agent-offline", 5, true, "This sandbox is not connected",     \
-      "Its agent has no link to this server at the moment. This page reloads by itself " \
-      "as soon as it is back.")                                                          \
+      "Its agent has no link to this server at the moment.")                             \
     X(UPSTREAM_TIMEOUT, 504, "upstream-timeout", 0, false, "The app did not answer",     \
       "The program on this port took too long to answer.")
 

@@ -131,6 +131,8 @@ static struct error_args answer_args(struct client *c, const struct http1_head *
     if (h) {
         origin = http1_find(h, HTTP1_ORIGIN);
         a.form = errors_form(h);
+        if (x->is_reserved && a.form != ERROR_BARE)
+            a.form = ERROR_JSON;
         a.is_head = x->is_head;
         a.can_reload = span_eq(h->method, span_str("GET"));
         if (origin && x->site.kind == SITE_PREVIEW &&
@@ -290,7 +292,7 @@ static void move(struct client *c, bool is_link)
 
 static void at_link_host(struct client *c, const struct http1_head *h)
 {
-    if (!starts_with(h->target, RESERVED))
+    if (!c->x.is_reserved)
         exchange_fail(c, ERROR_NO_SUCH_PREVIEW);
     else if (!span_eq(c->x.path, span_str(LINK_PATH)) || !h->wants_upgrade)
         exchange_fail(c, ERROR_NOT_FOUND);
@@ -341,7 +343,7 @@ static void decide(struct client *c, const struct http1_head *h)
         exchange_fail(c, ERROR_NO_SUCH_PREVIEW);
     else if (x->site.kind == SITE_LINK)
         at_link_host(c, h);
-    else if (starts_with(h->target, RESERVED))
+    else if (x->is_reserved)
         exchange_fail(c, ERROR_NOT_FOUND);
     else if (x->site.kind == SITE_APEX && span_eq(x->path, span_str("/")))
         welcome(c, h);
@@ -391,6 +393,7 @@ void exchange_begin(struct client *c)
     x->is_repeatable = is_repeatable(h);
     http1_body_init(&x->rq, http1_request_framing(h), h->length);
     request_client(h, c->edge->conf, &c->from, c->is_trusted, &x->client);
+    x->is_reserved = starts_with(h->target, RESERVED);
     host = http1_find(h, HTTP1_HOST);
     site_find(&x->site, host ? host->value : span_of(NULL, 0));
     decide(c, h);

@@ -466,7 +466,7 @@ static void authorities_go_where_they_should(void **state)
         {"3000-a.b.preview.test", "/", "Tunnel-Error: no-such-preview\r\n"},
         {"0-demo.preview.test", "/", "Tunnel-Error: no-such-preview\r\n"},
         {"0-demo.preview.test", "/.tunnel/v1/link", "HTTP/1.1 404 "},
-        {"3000-demo.preview.test", "/.tunnel/anything", "HTTP/1.1 404 "},
+        {"3000-demo.preview.test", "/.tunnel/anything", "\"error\":\"not-found\""},
         {"preview.test", "/", "HTTP/1.1 200 OK"},
         {"preview.test", "/x", "HTTP/1.1 404 "},
     };
