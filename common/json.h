@@ -18,6 +18,7 @@ struct json; /* a value; borrowed from its root unless said otherwise */
 
 #define JSON_DEPTH_MAX   16
 #define JSON_MEMBERS_MAX 256 /* of one object; each is compared with all others */
+#define JSON_NAME_MAX    127 /* of a member that json_find() finds */
 /** The root; free with json_free(). NULL with ERR_CONFIG/ERR_PROTO ("line 3: ..."). */
 struct json *json_parse(struct span text, size_t max_bytes, struct err *e);
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e);
