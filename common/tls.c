@@ -352,9 +352,11 @@ static int set_name(SSL *ssl, const char *name)
         return X509_VERIFY_PARAM_set1_ip(param, ip, 4);
     if (inet_pton(AF_INET6, name, ip) == 1)
         return X509_VERIFY_PARAM_set1_ip(param, ip, 16);
-    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
-    /* An empty name would switch the check off. */
-    if (name[0] == '\0' || X509_VERIFY_PARAM_set1_host(param, name, strlen(name)) != 1)
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    /* An empty name would switch the check off, ".x" would take every name below x. */
+    if (name[0] == '\0' || name[0] == '.' ||
+        X509_VERIFY_PARAM_set1_host(param, name, strlen(name)) != 1)
         return 0;
     return (int)SSL_set_tlsext_host_name(ssl, name);
 }

@@ -132,6 +132,24 @@ static void every_other_name_is_refused_with_both_names(void **state)
     }
     assert_null(tls_session_client(w->client, "", &w->error));
     assert_int_equal(w->error.code, ERR_CONFIG);
+    /* To OpenSSL that means every name below it. */
+    assert_null(tls_session_client(w->client, ".example.com", &w->error));
+    assert_int_equal(w->error.code, ERR_CONFIG);
+}
+
+/* RFC 9525 6.3; name constraints and registries look at alternative names alone. */
+static void a_common_name_is_no_name(void **state)
+{
+    struct world *w = *state;
+    struct tls_cert *cert;
+
+    pki_issue(&w->pki, "cn.example.com", "IP:127.0.0.9", 10);
+    cert = tls_cert_load(w->pki.cert_file, w->pki.key_file, NULL);
+    assert_non_null(cert);
+    tls_cert_slot_swap(w->slot, &cert);
+    assert_int_equal(try_name(w, w->client, "127.0.0.9"), 0);
+    assert_int_equal(try_name(w, w->client, "cn.example.com"), -1);
+    assert_int_equal(w->error.code, ERR_DENIED);
 }
 
 static void an_untrusted_issuer_is_named_and_made_harmless(void **state)
@@ -330,6 +348,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(names_and_addresses_of_the_certificate_are_accepted),
         T(every_other_name_is_refused_with_both_names),
+        T(a_common_name_is_no_name),
         T(an_untrusted_issuer_is_named_and_made_harmless),
         T(an_expired_certificate_is_refused_as_such),
         T(alpn_takes_our_first_and_refuses_what_has_nothing_of_ours),
