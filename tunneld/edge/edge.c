@@ -53,7 +53,7 @@ void edge_free(struct edge *e)
     }
     loop_job_cancel(&e->log_job);
     log_flush();
-    config_unref((struct config *)(uintptr_t)e->conf);
+    config_unref(e->conf);
     mem_free(e->rx);
     mem_free(e->request);
     mem_free(e->response);
@@ -77,12 +77,12 @@ void edge_accept(struct edge *e, struct worker_guest *take)
 
 void edge_set_config(struct edge *e, const struct config *config)
 {
-    const struct config *old = e->conf;
+    struct config *old = e->conf;
 
     e->conf = config_ref(config);
     for (struct client *c = e->clients; c; c = c->next)
         c->x.site.conf = e->conf;
-    config_unref((struct config *)(uintptr_t)old);
+    config_unref(old);
 }
 
 void edge_set_keys(struct edge *e, const struct token_keys *keys)

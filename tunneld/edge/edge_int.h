@@ -41,7 +41,7 @@ struct client;
 struct edge {
     struct loop *loop;
     struct registry *registry;
-    const struct config *conf; /* a reference */
+    struct config *conf; /* a reference; not changed */
     struct tls_ctx *tls;
     const struct token_keys *keys;
     uint8_t cookie_key[EDGE_COOKIE_KEY_LEN];

@@ -332,6 +332,14 @@ static void at_preview(struct client *c, const struct http1_head *h)
         exchange_dial(c);
 }
 
+static void at_apex(struct client *c, const struct http1_head *h)
+{
+    if (span_eq(c->x.path, span_str("/")))
+        welcome(c, h);
+    else
+        exchange_fail(c, ERROR_NOT_FOUND);
+}
+
 static void decide(struct client *c, const struct http1_head *h)
 {
     struct exchange *x = &c->x;
@@ -345,10 +353,8 @@ static void decide(struct client *c, const struct http1_head *h)
         at_link_host(c, h);
     else if (x->is_reserved)
         exchange_fail(c, ERROR_NOT_FOUND);
-    else if (x->site.kind == SITE_APEX && span_eq(x->path, span_str("/")))
-        welcome(c, h);
     else if (x->site.kind == SITE_APEX)
-        exchange_fail(c, ERROR_NOT_FOUND);
+        at_apex(c, h);
     else if (!c->edge->ops->owns(c->edge->owner, x->site.id))
         move(c, false);
     else if (max > 0 && h->has_length && h->length > (uint64_t)max)

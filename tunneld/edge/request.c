@@ -238,7 +238,7 @@ int request_write(const struct http1_head *h, const struct request_args *a,
 /* The last member of a comma list; the list is cut before it. */
 static struct span last_member(struct span *list)
 {
-    struct span m = *list;
+    struct span m;
     size_t n = list->len;
 
     while (n > 0 && list->p[n - 1] != ',')

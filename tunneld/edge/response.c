@@ -52,7 +52,8 @@ static int put_refresh(const struct http1_field *f, const struct response_args *
 
     while (i < v.len && v.p[i] != ';' && v.p[i] != ',')
         i++;
-    while (i < v.len && memchr(";, \t", v.p[i], 4))
+    while (i < v.len &&
+           (v.p[i] == ';' || v.p[i] == ',' || v.p[i] == ' ' || v.p[i] == '\t'))
         i++;
     if (v.len - i > 3 && strncasecmp((const char *)v.p + i, "url", 3) == 0) {
         size_t j = i + 3;
