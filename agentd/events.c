@@ -144,7 +144,7 @@ void events_port_opened(struct events *ev, const struct published_port *p)
     tell(ev, &b,
          begin(&b, "port.opened") < 0 || buf_addf(&b, ",\"port\":%u", p->port) < 0 ||
              put_member(&b, "url", p->url) < 0 ||
-             put_member(&b, "address", sock_print(&p->listen, address)) < 0 ||
+             put_member(&b, "address", sock_print_ip(&p->listen, address)) < 0 ||
              put_member(&b, "process", p->holder.name) < 0 ||
              buf_addf(&b, ",\"pid\":%ld,\"public\":%s}", (long)p->holder.pid,
                       p->is_public ? "true" : "false") < 0);

@@ -10,6 +10,10 @@
 #include "common/mem.h"
 #include "common/token.h"
 
+enum {
+    HEAP_KEEP = 1 << 20 /* an agent is small; a transfer's buffers fit */
+};
+
 static enum agent_exit wrong(const struct err *e)
 {
     (void)fprintf(stderr, "agentd: %s\n", e->msg); /* nowhere else to say it */
@@ -90,6 +94,7 @@ int main(int argc, char **argv)
     enum agent_exit code;
     struct err e = {.msg = "no memory"};
 
+    mem_tune(HEAP_KEEP);
     if (!o) {
         (void)wrong(&e);
         return AGENT_FAILED;

@@ -79,11 +79,45 @@ static unsigned count_cores(void)
     return n > 0 ? (unsigned)n : 1;
 }
 
+/* The URLs we print: without `public_url`, those of the first TLS listener. */
+static void derive_public(struct config *c)
+{
+    bool is_tls;
+    unsigned i;
+
+    if (c->has_public_url)
+        return;
+    for (i = 0; i < c->n_listen && !c->listen[i].has_tls; i++)
+        ;
+    is_tls = i < c->n_listen || c->n_listen == 0;
+    (void)snprintf(c->public_scheme, sizeof(c->public_scheme), "%s",
+                   is_tls ? "https" : "http");
+    c->public_port = c->n_listen > 0 ? sock_port(&c->listen[is_tls ? i : 0].addr) : 0;
+    if (c->public_port == (is_tls ? 443 : 80))
+        c->public_port = 0;
+}
+
+static void settle(struct sock_addr *a, const struct sock_addr *bound)
+{
+    if (a->len > 0 && a->u.sa.sa_family != AF_UNIX && sock_port(a) == 0)
+        *a = *bound;
+}
+
+void config_settle(struct config *c, const struct config_bound *bound)
+{
+    unsigned i;
+
+    for (i = 0; i < c->n_listen; i++)
+        settle(&c->listen[i].addr, &bound->listen[i]);
+    for (i = 0; i < c->n_redirect; i++)
+        settle(&c->redirect_listen[i], &bound->redirect[i]);
+    settle(&c->admin_listen, &bound->admin);
+    derive_public(c);
+}
+
 static void set_defaults(struct config_reader *r)
 {
     struct config *c = r->conf;
-    bool is_tls = c->n_listen == 0;
-    unsigned i;
 
     if (c->workers == 0)
         c->workers = count_cores();
@@ -96,16 +130,7 @@ static void set_defaults(struct config_reader *r)
         else
             memcpy(c->state_dir, "/var/lib/tunneld", sizeof("/var/lib/tunneld"));
     }
-    if (c->has_public_url)
-        return;
-    for (i = 0; i < c->n_listen && !c->listen[i].has_tls; i++)
-        ;
-    is_tls = i < c->n_listen || c->n_listen == 0;
-    (void)snprintf(c->public_scheme, sizeof(c->public_scheme), "%s",
-                   is_tls ? "https" : "http");
-    c->public_port = c->n_listen > 0 ? sock_port(&c->listen[is_tls ? i : 0].addr) : 0;
-    if (c->public_port == (is_tls ? 443 : 80))
-        c->public_port = 0;
+    derive_public(c);
 }
 
 /* -- what must fit together ------------------------------------------------------------ */

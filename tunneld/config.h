@@ -69,6 +69,13 @@ struct config *config_load(const char *path, config_fault_fn *fault, void *arg);
 struct config *config_ref(const struct config *c);
 void config_unref(struct config *c);
 bool config_trusts(const struct config *c, const struct sock_addr *a);
+/** The addresses that the listeners really have, in the order of the configuration. */
+struct config_bound {
+    struct sock_addr listen[CONFIG_LISTEN_MAX], redirect[CONFIG_LISTEN_MAX], admin;
+};
+/** Where the operator left the port to the kernel (port 0), put in what it chose, and so into
+ *  the URLs we print. Before `c` is shared, and again for the one that a reload brings. */
+void config_settle(struct config *c, const struct config_bound *bound);
 /** Which key changed that a reload cannot apply ("listen"), or NULL: for SIGHUP. */
 const char *config_fixed_change(const struct config *old, const struct config *new);
 

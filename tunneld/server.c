@@ -46,6 +46,7 @@ struct server {
     bool is_hurried; /* a second signal came */
     struct loop_timer look;
     uint64_t hand_over_ms;
+    struct config_bound bound;
     struct buf listen_text, redirect_text, admin_text; /* for event=ready */
 };
 
@@ -83,26 +84,25 @@ static int load_certs(struct server *s, struct err *e)
     return s->tls ? 0 : -1;
 }
 
-/* A listening socket for `a`: one that was passed to us, or a new one. Appends the real
- * address to `text`. */
+/* A listening socket for `a`: one that was passed to us, or a new one. Its real address goes
+ * to *ret_bound and is appended to `text`. */
 static int get_socket(struct systemd_fds *passed, const struct sock_addr *a,
-                      struct buf *text, struct err *e)
+                      struct sock_addr *ret_bound, struct buf *text, struct err *e)
 {
     char printed[SOCK_TEXT_MAX];
-    struct sock_addr local;
     int fd = systemd_fds_take(passed, a);
 
     if (fd < 0)
         fd = sock_listen(a, e);
     if (fd < 0)
         return -1;
-    if (sock_local(fd, &local) < 0) {
+    if (sock_local(fd, ret_bound) < 0) {
         (void)err_sys(e, "address of a listener");
         sock_close(&fd);
         return -1;
     }
     if ((text->len > 0 && buf_adds(text, ",") < 0) ||
-        buf_adds(text, sock_print(&local, printed)) < 0) {
+        buf_adds(text, sock_print(ret_bound, printed)) < 0) {
         sock_close(&fd);
         return err_set(e, ERR_NOMEM, "listener");
     }
@@ -150,7 +150,8 @@ static int make_public(struct server *s, struct systemd_fds *passed, struct err 
     if (!s->listeners)
         return -1;
     for (unsigned i = 0; i < s->conf->n_listen; i++) {
-        int fd = get_socket(passed, &s->conf->listen[i].addr, &s->listen_text, e);
+        int fd = get_socket(passed, &s->conf->listen[i].addr, &s->bound.listen[i],
+                            &s->listen_text, e);
 
         if (fd < 0 || listeners_add(s->listeners, &fd, &s->conf->listen[i], e) < 0)
             return -1;
@@ -163,7 +164,8 @@ static int make_side(struct server *s, struct systemd_fds *passed, struct err *e
     int fd;
 
     for (unsigned i = 0; i < s->conf->n_redirect; i++) {
-        fd = get_socket(passed, &s->conf->redirect_listen[i], &s->redirect_text, e);
+        fd = get_socket(passed, &s->conf->redirect_listen[i], &s->bound.redirect[i],
+                        &s->redirect_text, e);
         if (fd < 0)
             return -1;
         s->redirect[i] = small_http_new(s->loop, &fd, on_redirect, s, e);
@@ -172,7 +174,7 @@ static int make_side(struct server *s, struct systemd_fds *passed, struct err *e
     }
     if (s->conf->admin_listen.len == 0)
         return 0;
-    fd = get_socket(passed, &s->conf->admin_listen, &s->admin_text, e);
+    fd = get_socket(passed, &s->conf->admin_listen, &s->bound.admin, &s->admin_text, e);
     if (fd < 0)
         return -1;
     s->admin = small_http_new(s->loop, &fd, on_admin, s, e);
@@ -223,7 +225,10 @@ static int make(struct server *s, struct err *e)
     systemd_fds_init(&passed);
     r = make_public(s, &passed, e) < 0 || make_side(s, &passed, e) < 0 ? -1 : 0;
     systemd_fds_done(&passed);
-    return r < 0 ? -1 : make_workers(s, e);
+    if (r < 0)
+        return -1;
+    config_settle(s->conf, &s->bound);
+    return make_workers(s, e);
 }
 
 static void server_done(struct server *s)
@@ -326,11 +331,13 @@ static int reload_certs(struct server *s, const struct config *conf, struct err 
 }
 
 /* Everything new is loaded before anything of it is used, certificates last. */
-static int reload(struct server *s, const struct config *conf, struct err *e)
+static int reload(struct server *s, struct config *conf, struct err *e)
 {
-    const char *fixed = config_fixed_change(s->conf, conf);
+    const char *fixed;
     struct keys *keys;
 
+    config_settle(conf, &s->bound);
+    fixed = config_fixed_change(s->conf, conf);
     if (fixed)
         return err_set(e, ERR_CONFIG, "%s cannot be changed without a restart", fixed);
     keys = keys_load(conf, e);

@@ -280,14 +280,6 @@ bool proxy_is_bypassed(struct span no_proxy, const char *name, uint16_t port)
     return false;
 }
 
-static bool is_loopback(const char *name)
-{
-    struct sock_addr a;
-
-    return resolve_is_localhost(name) ||
-           (sock_parse_ip(span_str(name), 0, &a) == 0 && sock_is_loopback(&a));
-}
-
 int proxy_choose(const char *setting, const struct proxy_env *env, const char *name,
                  uint16_t port, struct proxy_url *ret, struct err *e)
 {
@@ -297,7 +289,7 @@ int proxy_choose(const char *setting, const struct proxy_env *env, const char *n
         return 0;
     if (setting && strcmp(setting, "env") != 0)
         return proxy_url_parse(span_str(setting), ret, e) < 0 ? -1 : 1;
-    if (!url || is_loopback(name))
+    if (!url)
         return 0;
     if (env->no_proxy) {
         if (strlen(env->no_proxy) > PROXY_NO_PROXY_MAX)

@@ -65,7 +65,8 @@ bool proxy_is_bypassed(struct span no_proxy, const char *name, uint16_t port);
 /**
  * The proxy for a TLS connection to name:port.
  * @setting  a URL; "none"; "env" or NULL: HTTPS_PROXY, else ALL_PROXY, unless NO_PROXY
- *           names the server or it is loopback (the proxy's loopback is not ours)
+ *           names the server. Loopback names are no exception: a proxy that is set is never
+ *           gone around (NO_PROXY=.localhost says otherwise)
  * Returns 1 with *ret to be undone, 0: connect directly, -1 with *e.
  */
 int proxy_choose(const char *setting, const struct proxy_env *env, const char *name,

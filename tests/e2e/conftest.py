@@ -95,8 +95,8 @@ class Server:
         line = self.process.wait_line(lambda s: '"ready"' in s, 30, start)
         ready = json.loads(line)
         self.listen = [split_address(a) for a in ready["listen"].split(",")]
-        self.redirect = [split_address(a) for a in ready.get("redirect", "").split(",") if a]
-        self.admin = split_address(ready["admin"]) if ready.get("admin") else None
+        self.redirect = [split_address(a) for a in ready.get("redirect", "-").split(",") if a != "-"]
+        self.admin = split_address(ready["admin"]) if ready.get("admin", "-") != "-" else None
         self.address = self.listen[0]
         # A restart keeps its ports, so that agents and clients find it again.
         for i, a in enumerate(self.listen):

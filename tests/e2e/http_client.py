@@ -94,10 +94,23 @@ class Client:
         return line
 
     def take(self, n):
-        while len(self.buffer) < n:
+        parts, have = [self.buffer], len(self.buffer)
+        while have < n:
+            self.buffer = b""
             self._more()
-        data, self.buffer = self.buffer[:n], self.buffer[n:]
+            parts.append(self.buffer)
+            have += len(self.buffer)
+        data = b"".join(parts)
+        data, self.buffer = data[:n], data[n:]
         return data
+
+    def skip(self, n):
+        """Read n bytes and forget them."""
+        while n > len(self.buffer):
+            n -= len(self.buffer)
+            self.buffer = b""
+            self._more()
+        self.buffer = self.buffer[n:]
 
     def head(self):
         status_line = self.line().decode("latin-1")

@@ -188,7 +188,10 @@ def test_a_hello_in_single_bytes_and_one_that_stops(world):
                 incoming.write(s.recv(65536))
         s.sendall(outgoing.read())
     stopped.settimeout(30)
-    assert stopped.recv(100) == b""  # closed at the deadline of the classification
+    try:
+        assert stopped.recv(100) == b""  # closed at the deadline of the classification
+    except ConnectionResetError:
+        pass
     stopped.close()
 
 

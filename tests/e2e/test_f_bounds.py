@@ -81,7 +81,7 @@ def test_other_streams_go_on_beside_stalled_ones(world):
         with world.server.preview(world.port) as c:
             c.request("GET", "/bytes/%d" % (100 << 20))
             c.head()
-            c.take(100 << 20)
+            c.skip(100 << 20)
             done.append(True)
     t = threading.Thread(target=download)
     t.start()

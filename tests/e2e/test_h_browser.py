@@ -54,7 +54,7 @@ def test_a_page_and_its_event_stream_in_chromium(stack, browser):
     stack.app([str(BUILD / "examples/hello/hello"), str(port)])
     agent.wait_port(port)
     result = browser.run("page", url="https://%s/" % server.host(port, "demo"),
-                         waitFor="/\\d\\d:\\d\\d:\\d\\d UTC/.test(document.body.innerText)",
+                         waitFor="\\d\\d:\\d\\d:\\d\\d UTC",
                          screenshot=str(stack.place / "page.png"))
     assert result["status"] == 200
     assert "It works." in result["text"] and "Host: localhost:%d" % port in result["text"]
@@ -66,7 +66,7 @@ def test_the_error_page_of_a_closed_port_turns_into_the_app(stack, browser):
     agent = stack.agent(server)
     port = below_ephemeral_port()
     p = Process(browser.argv("page", url="https://%s/" % server.host(port, "demo"),
-                             waitFor="document.body.innerText.trim() === 'ok'",
+                             waitFor="^ok\\s*$",
                              screenshot=str(stack.place / "page.png")), env=browser.env)
     stack.things.append(p)
     server.process.wait_line(lambda s: "port-closed" in s, 60)
@@ -98,8 +98,8 @@ def test_vite_hot_reload_reaches_an_open_page(stack, browser, npm):
                    "--strictPort"], cwd=project)
     agent.wait_port(port, 40)
     p = Process(browser.argv("hotReload", url="https://%s/" % server.host(port, "demo"),
-                             before="document.body.innerText.includes('first')",
-                             after="document.body.innerText.includes('second')"), env=browser.env)
+                             before="first",
+                             after="second"), env=browser.env)
     stack.things.append(p)
     p.wait_line(lambda s: s == "open", 60)
     (project / "text.js").write_text("export const text = 'second';\n")
@@ -153,7 +153,7 @@ http.listen(Number(process.argv[2]), "127.0.0.1", () => console.log("listening",
     stack.process([sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(outer_port)], cwd=site)
     agent.wait_port(outer_port)
     result = browser.run("iframe", outer="http://127.0.0.1:%d/" % outer_port,
-                         waitFor="document.body.innerText.includes('socket')",
+                         waitFor="socket",
                          blockThirdPartyCookies=True)
     assert result["text"].strip() == "css true data 42 socket echo hello"
     assert "_tunnel" not in result["url"]
@@ -162,19 +162,19 @@ http.listen(Number(process.argv[2]), "127.0.0.1", () => console.log("listening",
 def test_a_hostile_sibling_preview_cannot_use_the_visitors_cookie(stack, browser):
     server = stack.server()
     agents = [stack.agent(server, sandbox=s) for s in ("victim", "hostile")]
-    port = below_ephemeral_port()
-    stack.app([sys.executable, APP, "127.0.0.1", str(port)])
-    for a in agents:
-        a.wait_port(port)
-    urls = {s: "https://%s/" % server.host(port, s) for s in ("victim", "hostile")}
-    before = len(server.events("nothing"))
+    ports = {}
+    for s in ("victim", "hostile"):
+        ports[s] = below_ephemeral_port()
+        stack.app([sys.executable, APP, "127.0.0.1", str(ports[s])])
+        for a in agents:
+            a.wait_port(ports[s])
+    urls = {s: "https://%s/" % server.host(ports[s], s) for s in ports}
     result = browser.run(
         "hostile", target=urls["victim"],
         **{s: "%s?_tunnel=%s" % (urls[s], server.token(s, access=True)) for s in urls})
     assert result["own"] == 200
     assert result["cors"] == "error" and result["socket"] == "error"
-    assert before == 0
-    # What the victim's app saw: its own visits, none from the hostile page's origin.
-    with server.preview(port, "victim") as c:
+    # What the victim's app saw: its own visits, none from the hostile page.
+    with server.preview(ports["victim"], "victim") as c:
         seen = c.get("/seen", [("X-Tunnel-Token", server.token("victim", access=True))]).json()
-    assert not any("hostile" in head for head in seen)
+    assert seen and not any("hostile" in head for head in seen)

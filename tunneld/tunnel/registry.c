@@ -114,11 +114,12 @@ static struct sandbox *get(struct registry *r, const char *id)
     return b;
 }
 
-/* Linked, or lately so: worth waiting for. */
+/* Linked, or lately so: worth remembering. */
 static bool is_known(const struct registry *r, const struct sandbox *b)
 {
     return b->session ||
-           loop_now(r->loop) < b->left_ms + (uint64_t)r->conf->limits.known_ms;
+           (b->left_ms > 0 &&
+            loop_now(r->loop) < b->left_ms + (uint64_t)r->conf->limits.known_ms);
 }
 
 static void on_sweep(void *arg)
@@ -286,15 +287,15 @@ enum attempt {
 
 /* One look at how things are. DONE with the result, or WAIT with what to say when the time is
  * over. */
-static enum attempt attempt(const struct registry *r, const struct sandbox *b,
-                            const struct dial_want *w, bool waits_refused,
-                            struct mux_stream **ret_stream, enum dial_result *ret)
+static enum attempt attempt(const struct sandbox *b, const struct dial_want *w,
+                            bool waits_refused, struct mux_stream **ret_stream,
+                            enum dial_result *ret)
 {
     enum mux_result why = MUX_OK;
 
+    /* Until there is a store, every well-formed id counts as known (DESIGN 7): after a restart
+     * of ours none was linked yet, and their agents are on the way. */
     *ret = DIAL_OFFLINE;
-    if (!b || !is_known(r, b))
-        return ATTEMPT_DONE;
     if (!b->session)
         return ATTEMPT_WAIT;
     *ret = DIAL_PORT_CLOSED;
@@ -357,7 +358,7 @@ static void on_try(void *arg)
 
     if (d->waits_refused && loop_now(d->r->loop) >= d->retry_ms)
         d->waits_refused = false;
-    if (attempt(d->r, d->sandbox, &d->want, d->waits_refused, &s, &res) == ATTEMPT_WAIT &&
+    if (attempt(d->sandbox, &d->want, d->waits_refused, &s, &res) == ATTEMPT_WAIT &&
         loop_now(d->r->loop) < d->want.until_ms) {
         set_timer(d);
         return;
@@ -373,6 +374,11 @@ static bool hold_get(const struct registry *r)
         return true;
     metric_add(METRIC_HOLDS, -1);
     return false;
+}
+
+static bool hold_is_free(const struct registry *r)
+{
+    return atomic_load(&metrics_value[METRIC_HOLDS]) < r->conf->limits.holds;
 }
 
 static struct dial *dial_new(struct registry *r, struct sandbox *b,
@@ -410,7 +416,16 @@ struct dial *dial_start(struct registry *r, const struct dial_want *w, dial_fn *
     struct dial *d;
 
     *ret_stream = NULL;
-    if (attempt(r, b, w, w->after_refusal, &s, &res) == ATTEMPT_DONE ||
+    if (!b && loop_now(r->loop) >= w->until_ms) {
+        *ret_why = DIAL_OFFLINE;
+        return NULL;
+    }
+    /* An unknown id costs memory only while it has a hold, and those are counted. */
+    if (!b && (!hold_is_free(r) || !(b = get(r, w->id)))) {
+        *ret_why = DIAL_LIMIT;
+        return NULL;
+    }
+    if (attempt(b, w, w->after_refusal, &s, &res) == ATTEMPT_DONE ||
         loop_now(r->loop) >= w->until_ms) {
         *ret_stream = s;
         *ret_why = res;

@@ -31,14 +31,14 @@ async function open() {
 }
 
 const scenarios = {
-  // The page's text, after `waitFor` (a JavaScript expression) holds.
+  // The page's text, once it matches `waitFor`.
   async page(browser) {
     const page = await browser.newPage();
     const answer = await page.goto(args.url, { waitUntil: "domcontentloaded" });
-    if (args.waitFor) await page.waitForFunction(args.waitFor, null, { timeout: 20000 });
+    const text = await waitText(page, args.waitFor ?? "", 60000);
     if (args.screenshot) await page.screenshot({ path: args.screenshot });
     return { status: answer.status(), url: page.url(), title: await page.title(),
-      text: await page.evaluate(() => document.body.innerText) };
+      text };
   },
   // Opens the page, clicks, waits for what the click brings.
   async act(browser) {
@@ -46,21 +46,20 @@ const scenarios = {
     await page.goto(args.url);
     await page.waitForLoadState("networkidle").catch(() => {});
     await page.click(args.click, { timeout: 60000 });
-    await page.waitForFunction(args.waitFor, null, { timeout: 60000 });
-    return { url: page.url(), text: await page.evaluate(() => document.body.innerText) };
+    const text = await waitText(page, args.waitFor, 60000);
+    return { url: page.url(), text };
   },
   // Opens the page, then tells (on stdout) that it is open, waits for `edited`, and tells what
   // happened to the page without a navigation of ours.
   async hotReload(browser) {
     const page = await browser.newPage();
     await page.goto(args.url);
-    await page.waitForFunction(args.before, null, { timeout: 30000 });
+    await waitText(page, args.before, 60000);
     await page.evaluate(() => { window.sameDocument = true; });
-    // the dev server's client must be connected before the file is edited
-    await page.waitForFunction(() => true);
-    await new Promise((r) => setTimeout(r, 1000));
+    // The dev server's client must be connected before the file is edited; it does not say when.
+    await new Promise((r) => setTimeout(r, 2000));
     console.log("open");
-    await page.waitForFunction(args.after, null, { timeout: 30000 });
+    await waitText(page, args.after, 60000);
     return { sameDocument: await page.evaluate(() => window.sameDocument === true) };
   },
   // A page of another site embeds the preview in an iframe, by a URL with a token.
@@ -70,10 +69,10 @@ const scenarios = {
     page.on("console", (m) => messages.push(m.text()));
     await page.goto(args.outer);
     const frame = await (await page.waitForSelector("iframe")).contentFrame();
-    await frame.waitForFunction(args.waitFor, null, { timeout: 20000 }).catch((e) => {
+    const text = await waitText(frame, args.waitFor).catch((e) => {
       throw new Error(e + " " + messages.join(" | ") + " " + frame.url());
     });
-    return { url: frame.url(), text: await frame.evaluate(() => document.body.innerText) };
+    return { url: frame.url(), text };
   },
   // Open one preview (with its token), then let a page of another preview try its cookie.
   async hostile(browser) {
@@ -98,6 +97,19 @@ const scenarios = {
     return { own, ...results };
   },
 };
+
+// The text of the page (or frame), once it matches; asked from outside, so that a page's content
+// security policy stays in force.
+async function waitText(where, pattern, timeout = 30000) {
+  const end = Date.now() + timeout;
+  let text = "";
+  while (Date.now() < end) {
+    text = await where.locator("body").innerText({ timeout: 2000 }).catch(() => "");
+    if (new RegExp(pattern).test(text)) return text;
+    await new Promise((r) => setTimeout(r, 50));
+  }
+  throw new Error(`no ${pattern} in: ${text.slice(0, 400)}`);
+}
 
 const browser = await open();
 let code = 0;

@@ -248,12 +248,17 @@ static int64_t holds(void)
 
 /* -- tests ----------------------------------------------------------------------------- */
 
-static void a_sandbox_never_seen_is_offline_at_once(void **state)
+static void a_sandbox_never_seen_is_waited_for(void **state)
 {
     struct world *w = *state;
 
-    assert_null(dial(w, 3000, 10000, false));
+    assert_null(dial(w, 3000, 0, false));
     assert_int_equal(w->result, DIAL_OFFLINE);
+    assert_non_null(dial(w, 3000, 30, false));
+    assert_int_equal(atomic_load(&metrics_value[METRIC_HOLDS]), 1);
+    wait_result(w);
+    assert_int_equal(w->result, DIAL_OFFLINE);
+    assert_int_equal(atomic_load(&metrics_value[METRIC_HOLDS]), 0);
 }
 
 static void a_published_port_gives_a_stream_at_once(void **state)
@@ -445,7 +450,7 @@ static void a_public_port_needs_the_tokens_word(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_sandbox_never_seen_is_offline_at_once),
+        TEST(a_sandbox_never_seen_is_waited_for),
         TEST(a_published_port_gives_a_stream_at_once),
         TEST(a_dial_waits_for_the_port_and_then_for_the_link),
         TEST(the_end_of_the_hold_says_what_was_missing),
