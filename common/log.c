@@ -10,6 +10,7 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -36,8 +37,18 @@ static _Thread_local char access_buf[ACCESS_CAP];
 static _Thread_local size_t access_len;
 static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Whoever started us with 0, 1 or 2 closed would have our next sockets there, and those read
+ * what we log and print. */
+static void fill_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", O_RDWR); /* gives the lowest, this one */
+}
+
 void log_setup(bool json, enum log_level level)
 {
+    fill_standard_files();
     atomic_store_explicit(&json_now, json, memory_order_relaxed);
     atomic_store_explicit(&level_now, level, memory_order_relaxed);
 }

@@ -31,6 +31,8 @@ enum log_level {
     LOG_LEVEL_COUNT
 };
 
+/** For main() to call before it opens what it keeps: descriptors 0 to 2 that are closed become
+ *  /dev/null. Again at a reload. */
 void log_setup(bool json, enum log_level level);
 int log_level_parse(const char *name, enum log_level *ret); /* "info" */
 bool log_is_on(enum log_level level);

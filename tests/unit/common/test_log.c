@@ -357,6 +357,21 @@ static void a_rate_lets_some_through_and_counts_the_rest(void **state)
 
 #define CAUGHT(test) cmocka_unit_test_setup_teardown(test, start_catch, stop_catch)
 
+/* Else the next socket would be 2, and read our log. */
+static void a_closed_stderr_is_no_place_for_others(void **state)
+{
+    int saved = dup(STDERR_FILENO), fd;
+
+    (void)state;
+    assert_int_equal(close(STDERR_FILENO), 0);
+    log_setup(false, LOG_INFO);
+    fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(dup2(saved, STDERR_FILENO), STDERR_FILENO);
+    (void)close(saved);
+    assert_true(fd > STDERR_FILENO);
+    (void)close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -375,6 +390,7 @@ int main(void)
         CAUGHT(errno_survives_a_line),
         CAUGHT(a_full_pipe_does_not_stop_the_program),
         cmocka_unit_test(a_rate_lets_some_through_and_counts_the_rest),
+        cmocka_unit_test(a_closed_stderr_is_no_place_for_others),
     };
 
     return cmocka_run_group_tests_name("common/log", tests, NULL, NULL);
