@@ -35,8 +35,12 @@ static int server_name(struct wire_rd ext, struct clienthello *ret)
     /* host_parse() takes a port, which only this could bring in. */
     if (wire_rd_left(&name) == 0 || memchr(name.p, ':', wire_rd_left(&name)))
         return -1;
-    if (host_parse(span_of(name.p, wire_rd_left(&name)), &h) < 0 || h.is_ip)
+    if (host_parse(span_of(name.p, wire_rd_left(&name)), &h) < 0)
         return -1;
+    /* An address has no business here, but some clients send what stands in their URL: it
+     * names nothing of ours, as if it were absent. */
+    if (h.is_ip)
+        return 0;
     memcpy(ret->server_name, h.name, sizeof(ret->server_name));
     return 0;
 }

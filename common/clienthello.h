@@ -20,7 +20,7 @@ enum clienthello_result {
     CLIENTHELLO_TOO_BIG, /* over CLIENTHELLO_MAX */
 };
 struct clienthello {
-    char server_name[HOST_MAX + 1]; /* canonical; "" when none was sent */
+    char server_name[HOST_MAX + 1]; /* canonical; "" when none was sent, or an address */
     bool has_alpn;
     bool alpn_http1, alpn_h2, alpn_acme; /* "http/1.1", "h2", "acme-tls/1" offered */
 };

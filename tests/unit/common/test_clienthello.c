@@ -102,6 +102,9 @@ static const struct {
     {TEXT("\0\0\0\x07\0\x05\0\0\x02"
           "a."),
      "a", false, false, false, false},
+    {TEXT("\0\0\0\x0e\0\x0c\0\0\x09"
+          "127.0.0.1"),
+     "", false, false, false, false}, /* an address names nothing */
     {TEXT(SNI_A ALPN_2), "a", true, false, true, false},
     {TEXT("\0\x10\0\x0e\0\x0c\x02h2\x08http/1.1" SNI_A), "a", true, true, true, false},
     {TEXT("\0\x10\0\x0d\0\x0b\x0a"
@@ -180,9 +183,6 @@ static const struct {
     {TEXT("\0\0\0\x09\0\x07\0\0\x04"
           "a..b"),
      "two dots (RFC 1035 2.3.1)"},
-    {TEXT("\0\0\0\x0e\0\x0c\0\0\x09"
-          "127.0.0.1"),
-     "address as name (RFC 6066 3)"},
     {TEXT("\0\0\0\x0a\0\x08\0\0\x05"
           "[::1]"),
      "address as name (RFC 6066 3)"},
