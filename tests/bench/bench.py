@@ -95,8 +95,7 @@ class Reference:
 
 class Us:
     def __init__(self, stack, certs, app_port):
-        self.server = stack.server(default_visibility="public",
-                                   log={"format": "text", "level": "info"})
+        self.server = stack.server(default_visibility="public")
         self.agent = stack.agent(self.server)
         self.agent.wait_port(app_port)
         self.host = self.server.host(app_port, "demo")

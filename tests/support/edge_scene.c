@@ -261,7 +261,8 @@ int scene_start(struct scene *s, const char *more)
     memset(s, 0, sizeof(*s));
     s->owns = true;
     s->guest.parts.fd = -1;
-    s->client[0].fd = s->client[1].fd = -1;
+    for (size_t i = 0; i < COUNT_OF(s->client); i++)
+        s->client[i].fd = -1;
     s->wire = mem_alloc(WIRE);
     s->loop = loop_new(NULL);
     s->conf = load(more);
@@ -291,8 +292,8 @@ int scene_start(struct scene *s, const char *more)
 
 void scene_stop(struct scene *s)
 {
-    scene_hang_up(s, 0);
-    scene_hang_up(s, 1);
+    for (unsigned i = 0; i < COUNT_OF(s->client); i++)
+        scene_hang_up(s, i);
     edge_free(s->edge);
     scene_unlink(s);
     scene_run(s, 1); /* deferred jobs free what was closed */

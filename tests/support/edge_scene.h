@@ -35,7 +35,7 @@ struct scene {
     unsigned given;
     struct worker_guest guest; /* the last one given away */
     char given_id[HOST_ID_MAX + 1];
-    struct scene_client client[2];
+    struct scene_client client[4];
     struct loop_timer deadline;
     struct loop_timer later; /* does `fn` at a later time */
     void (*later_fn)(struct scene *s);

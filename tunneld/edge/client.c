@@ -87,7 +87,7 @@ struct client *client_new(struct edge *e, struct worker_guest *take)
     if (c->state == CLIENT_HANDSHAKE)
         client_wait(c, WAIT_HANDSHAKE, e->conf->limits.handshake_ms);
     else
-        client_wait(c, WAIT_IDLE, e->conf->limits.idle_ms);
+        client_wait_idle(c);
     client_watch(c);
     return c;
 }
@@ -203,6 +203,14 @@ void client_wait(struct client *c, enum client_wait what, int64_t ms)
         (void)loop_timer_start(&c->timer, (uint64_t)ms); /* not the first start */
 }
 
+void client_wait_idle(struct client *c)
+{
+    int64_t ms = c->edge->conf->limits.idle_ms;
+
+    client_wait(c, WAIT_IDLE,
+                c->edge->is_draining && ms > EDGE_DRAIN_MS ? EDGE_DRAIN_MS : ms);
+}
+
 /* The client has ended its direction: it may be waiting for its answer, or be gone. */
 static bool half_is_over(struct client *c, uint64_t now)
 {
@@ -217,7 +225,6 @@ static bool half_is_over(struct client *c, uint64_t now)
 
 static void expire(struct client *c)
 {
-    struct edge *e = c->edge;
     enum client_wait what = c->wait;
 
     c->wait = WAIT_NONE;
@@ -226,7 +233,7 @@ static void expire(struct client *c)
         break;
     case WAIT_KEPT:
         upstream_drop_kept(c);
-        client_wait(c, WAIT_IDLE, e->conf->limits.idle_ms);
+        client_wait_idle(c);
         break;
     case WAIT_HEAD:
         exchange_refuse(c, HTTP1_E_CUT, "head took too long (HEAD_MS)");
@@ -397,6 +404,6 @@ static void on_secured(void *owner, const struct err *e)
         return;
     }
     c->state = CLIENT_HEAD;
-    client_wait(c, WAIT_IDLE, c->edge->conf->limits.idle_ms);
+    client_wait_idle(c);
     client_watch(c);
 }

@@ -67,7 +67,7 @@ void edge_accept(struct edge *e, struct worker_guest *take)
     int64_t open =
         atomic_load_explicit(&metrics_value[METRIC_CONNS_OPEN], memory_order_relaxed);
 
-    if (e->is_draining || open >= e->conf->limits.connections) {
+    if (open >= e->conf->limits.connections) {
         metric_inc(METRIC_CONNS_REFUSED);
         conn_parts_done(&take->parts);
         return;
@@ -90,16 +90,16 @@ void edge_set_keys(struct edge *e, const struct token_keys *keys)
     e->keys = keys;
 }
 
+/* A client that has connected, or was told that its connection stays, may have its next request
+ * on the way: it is answered with `Connection: close`. One that is quiet for a while has none. */
 void edge_drain(struct edge *e)
 {
-    struct client *c, *next;
+    struct client *c;
 
     e->is_draining = true;
-    for (c = e->clients; c; c = next) {
-        next = c->next;
-        if (c->state == CLIENT_HANDSHAKE || (c->state == CLIENT_HEAD && c->in.len == 0))
-            client_close(c);
-    }
+    for (c = e->clients; c; c = c->next)
+        if (c->state == CLIENT_HEAD && c->in.len == 0)
+            client_wait_idle(c);
 }
 
 bool edge_is_idle(const struct edge *e)

@@ -64,7 +64,8 @@ void edge_accept(struct edge *e, struct worker_guest *take);
 void edge_set_config(struct edge *e, const struct config *config);
 void edge_set_keys(struct edge *e, const struct token_keys *keys);
 
-/** Take no new requests: idle connections close now, the others after their exchange. */
+/** Each connection ends with its next answer, which says so; one without a request closes after
+ *  EDGE_DRAIN_MS. New connections are still taken: they had connected before. */
 void edge_drain(struct edge *e);
 /** No connection is left. */
 bool edge_is_idle(const struct edge *e);

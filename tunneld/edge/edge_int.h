@@ -33,6 +33,8 @@ enum {
     EDGE_HALF_MS = 2000,   /* answers to a client that has ended its direction */
     EDGE_LINGER_MS = 2000, /* reading on after the last answer, so that it arrives */
     EDGE_LINGER_BYTES = 1 << 20,
+    EDGE_DRAIN_MS =
+        1000, /* a stopping server waits so long for an idle client's request */
     EDGE_SCRATCH = 131072, /* scratch memory above this is given back */
 };
 
@@ -49,7 +51,6 @@ struct edge {
     void *owner;
     struct client *clients; /* those waiting to be freed included */
     bool is_draining;
-    struct log_rate bad_requests, bad_answers;
     struct loop_job log_job; /* access lines go out once a turn */
     /* Scratch, each used within one call and never across one that could reuse it: */
     uint8_t *rx;                 /* EDGE_RX bytes from a client */
@@ -107,6 +108,7 @@ struct exchange {
     bool app_keeps; /* the app keeps its connection */
     unsigned interim, status;
     const char *error; /* Tunnel-Error, or why it ended early; NULL: none */
+    const char *rule;  /* what was broken, with its source; NULL: nothing */
     struct http1_body rs;
     enum http1_framing rs_out;
     uint64_t bytes_up, bytes_down;
@@ -172,6 +174,8 @@ void client_cut(struct client *c, const char *why);
 void client_free(struct client *c);
 /** Wait for this, for so long at most. */
 void client_wait(struct client *c, enum client_wait what, int64_t ms);
+/** The same for the next request: limits.idle_ms, or EDGE_DRAIN_MS in a stopping server. */
+void client_wait_idle(struct client *c);
 /** Tell the connection what we want of it now. */
 void client_watch(struct client *c);
 /** Write now what the connection takes and queue the rest. false: the client is closed. */

@@ -76,14 +76,15 @@ void exchange_log(struct client *c)
     metric_inc(METRIC_REQUESTS);
     loop_job_defer(&c->edge->log_job);
     log_access("client=%s sandbox=%s port=%u method=%.*s path=%s status=%u up=%llu "
-               "down=%llu head_ms=%llu ms=%llu error=%s",
+               "down=%llu head_ms=%llu ms=%llu error=%s%s%s",
                sock_print_ip(&x->client, ip), x->site.id[0] ? x->site.id : "-",
                x->site.port, (int)(x->method.len < 16 ? x->method.len : 16),
                x->method.len ? (const char *)x->method.p : "-", log_qs(x->path),
                x->status, (unsigned long long)x->bytes_up,
                (unsigned long long)x->bytes_down,
                (unsigned long long)(x->answered_ms ? x->answered_ms - x->started_ms : 0),
-               (unsigned long long)(now - x->started_ms), x->error ? x->error : "-");
+               (unsigned long long)(now - x->started_ms), x->error ? x->error : "-",
+               x->rule ? " rule=" : "", x->rule ? log_q(x->rule) : "");
 }
 
 void exchange_done(struct client *c)
@@ -140,7 +141,8 @@ static struct error_args answer_args(struct client *c, const struct http1_head *
             a.origin = origin->value;
     }
     skip_body(c);
-    a.keep_alive = x->keep_alive && !c->edge->is_draining;
+    x->keep_alive = x->keep_alive && !c->edge->is_draining;
+    a.keep_alive = x->keep_alive;
     return a;
 }
 
@@ -184,11 +186,7 @@ void exchange_fail(struct client *c, enum error_code code)
 
 void exchange_bad_answer(struct client *c, const char *rule)
 {
-    unsigned dropped;
-
-    if (log_rate_ok(&c->edge->bad_answers, loop_now(c->edge->loop), &dropped))
-        log_notice("upstream.bad", "sandbox=%s port=%u rule=%s dropped=%u", c->x.site.id,
-                   c->x.site.port, log_q(rule), dropped);
+    c->x.rule = rule;
     exchange_fail(c, ERROR_BAD_UPSTREAM);
 }
 
@@ -212,13 +210,9 @@ void exchange_refuse(struct client *c, enum http1_result r, const char *rule)
     enum error_code code = r == HTTP1_E_TARGET_BIG   ? ERROR_TARGET_TOO_LARGE
                            : r == HTTP1_E_FIELDS_BIG ? ERROR_FIELDS_TOO_LARGE
                                                      : ERROR_BAD_REQUEST;
-    char ip[SOCK_TEXT_MAX];
-    unsigned dropped;
 
-    if (log_rate_ok(&c->edge->bad_requests, loop_now(c->edge->loop), &dropped))
-        log_notice("request.bad", "client=%s rule=%s dropped=%u",
-                   sock_print_ip(&c->from, ip), log_q(rule), dropped);
     start(c);
+    c->x.rule = rule;
     buf_done(&c->x.raw);
     c->edge->parsed = NULL;
     /* Where the next request would start is not known: not even what came is looked at. */

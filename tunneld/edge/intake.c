@@ -144,9 +144,9 @@ static void finish(struct client *c, bool was_read)
 
 void client_next(struct client *c)
 {
-    bool keeps = c->x.keep_alive && !c->edge->is_draining;
+    bool keeps = c->x.keep_alive; /* as the client was told */
     bool was_read = c->x.rq.is_done;
-    int64_t idle_ms = c->edge->conf->limits.idle_ms;
+    bool is_short = c->edge->is_draining || c->edge->conf->limits.idle_ms <= EDGE_KEPT_MS;
 
     exchange_drop(c, MUX_REASON_CANCEL);
     if (!keeps || !was_read) {
@@ -159,10 +159,10 @@ void client_next(struct client *c)
         loop_job_defer(&c->job);
     } else if (c->has_eof) {
         client_close(c);
-    } else if (c->kept && idle_ms > EDGE_KEPT_MS) {
+    } else if (c->kept && !is_short) {
         client_wait(c, WAIT_KEPT, EDGE_KEPT_MS);
     } else {
-        client_wait(c, WAIT_IDLE, idle_ms);
+        client_wait_idle(c);
     }
     if (c->in.len == 0)
         buf_done(&c->in);

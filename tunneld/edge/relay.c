@@ -277,11 +277,8 @@ static void up_taken(struct client *c, size_t n)
 /* The request itself is wrong, seen in the middle of its body. */
 static void refuse_body(struct client *c, enum error_code code, const char *rule)
 {
-    unsigned dropped;
-
     c->x.keep_alive = false;
-    if (log_rate_ok(&c->edge->bad_requests, loop_now(c->edge->loop), &dropped))
-        log_notice("request.bad", "rule=%s dropped=%u", log_q(rule), dropped);
+    c->x.rule = rule;
     exchange_fail(c, code);
 }
 

@@ -735,10 +735,22 @@ static void drain_lets_exchanges_finish(void **state)
 {
     struct scene *s = &((struct fixture *)*state)->s;
 
-    scene_connect(s, 1, false); /* idle */
+    scene_connect(s, 1, false); /* idle, and without another request */
+    scene_connect(s, 2, false);
+    scene_send(s, 2, GET("/hello"));
+    assert_true(scene_until(s, 2, "\r\n\r\nhello"));
+    assert_null(strstr(scene_got(s, 2), "Connection: close\r\n"));
+    scene_forget(s, 2);
     scene_send(s, 0, "POST /body HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\nab");
     scene_run(s, 50);
     edge_drain(s->edge);
+    scene_send(s, 2, GET("/hello")); /* was told that the connection stays */
+    assert_true(scene_until_end(s, 2));
+    assert_non_null(strstr(scene_got(s, 2), "Connection: close\r\n"));
+    scene_connect(s, 3, false); /* had connected before */
+    scene_send(s, 3, GET("/hello"));
+    assert_true(scene_until_end(s, 3));
+    assert_non_null(strstr(scene_got(s, 3), "Connection: close\r\n"));
     assert_true(scene_until_end(s, 1));
     scene_send(s, 0, "c");
     assert_true(scene_until_end(s, 0));
