@@ -1,392 +1,156 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. A recursive descent over RFC 8259, at most JSON_DEPTH_MAX deep, into a tree whose
- * nodes know their line. Items lie in one array that grows; nobody points into it before the
- * parse has ended. A node is empty or complete at every step, so that json_done() is right
- * for what a failure leaves behind.
+ * Theory. jansson reads the text; we bound it before and hold its memory.
  *
- * Why not jansson: 2.14 drops a byte of a token silently when its buffer cannot grow
- * (lex_save() ignores strbuffer_append_byte()) and then reads past the buffer for the quote
- * that it lost; these texts come from agents and browsers. Nor does it know lines.
+ * jansson 2.14 does not bear a failed allocation in the middle of a token: lex_save() drops
+ * the byte, and the closing quote is then searched past the buffer. So it never sees one:
+ * take() jumps out of json_loadb() instead of returning NULL, and what was allocated until
+ * then is freed from the list that all blocks of a parse are in. jansson has no state of its
+ * own that the jump could leave half changed: no locks, and its one global, the seed of its
+ * hash tables, is set without allocating.
  */
 #include "common/json.h"
 
+#include <pthread.h>
+#include <setjmp.h>
 #include <stdlib.h>
+
+/* jansson's type and its values have the names of ours: rename them while it is read. Its
+ * json_is_*() macros must not be used here, they would mean our values. */
+#define json_type   jansson_type
+#define JSON_NULL   JANSSON_NULL
+#define JSON_REAL   JANSSON_REAL
+#define JSON_STRING JANSSON_STRING
+#define JSON_ARRAY  JANSSON_ARRAY
+#define JSON_OBJECT JANSSON_OBJECT
+#include <jansson.h>
+#undef json_type
+#undef JSON_NULL
+#undef JSON_REAL
+#undef JSON_STRING
+#undef JSON_ARRAY
+#undef JSON_OBJECT
 
 #include "common/mem.h"
 #include "common/secret.h"
-#include "common/utf8.h"
 
-struct json {
-    enum json_type type;
-    unsigned line; /* of a member: of its name */
-    char *name;    /* of a member; owned */
-    bool boolean;
-    int64_t integer;
-    char *text;        /* of a string; owned */
-    struct json *item; /* of an array or object; owned */
-    size_t len, cap;   /* items */
+/* -- memory -------------------------------------------------------------------------- */
+
+/* A block of jansson's. The list lasts as long as the tree: json_free() may run on another
+ * thread and long after the parse. */
+struct block {
+    struct block *before, *after;
+    _Alignas(max_align_t) uint8_t bytes[];
 };
 
-struct parser {
-    const uint8_t *p, *end;
-    unsigned line, depth;
-    struct err *e;
+struct parse {
+    struct block *newest;
+    jmp_buf no_memory;
 };
+
+/* Whose the blocks are that jansson asks for: it does so in json_loadb() only. */
+static _Thread_local struct parse *running;
+
+static void *take(size_t n)
+{
+    struct block *b = n < SIZE_MAX / 2 ? mem_alloc(sizeof(*b) + n) : NULL;
+
+    if (b == NULL)
+        longjmp(running->no_memory, 1);
+    b->before = NULL;
+    b->after = running->newest;
+    if (b->after != NULL)
+        b->after->before = b;
+    running->newest = b;
+    return b->bytes;
+}
+
+static void give_back(void *bytes)
+{
+    struct block *b = CONTAINER_OF(bytes, struct block, bytes);
+
+    if (b->after != NULL)
+        b->after->before = b->before;
+    if (b->before != NULL)
+        b->before->after = b->after;
+    else if (running != NULL && running->newest == b)
+        running->newest = b->after;
+    mem_free(b);
+}
+
+static void give_back_all(struct parse *p)
+{
+    while (p->newest != NULL)
+        give_back(p->newest->bytes);
+}
+
+static void set_allocator(void)
+{
+    json_set_alloc_funcs(take, give_back);
+}
 
 /* -- reading ------------------------------------------------------------------------- */
 
-static int fail(struct parser *ps, const char *rule)
+/* A value is jansson's json_t under our name. */
+static const json_t *raw(const struct json *v)
 {
-    return err_set(ps->e, ERR_CONFIG, "line %u: %s", ps->line, rule);
+    return (const json_t *)v;
 }
 
-static int no_memory(struct parser *ps)
+static const struct json *wrapped(const json_t *v)
 {
-    return err_set(ps->e, ERR_NOMEM, "no memory for JSON");
+    return (const struct json *)v;
 }
 
-/* The byte here; 0 at the end, which nothing accepts. */
-static uint8_t here(const struct parser *ps)
+/* What jansson says is wrong, without the piece of the text that it quotes: that may be half
+ * a secret, or anything that a terminal should not see. */
+static void set_syntax_error(json_error_t *je, struct err *e)
 {
-    return ps->p < ps->end ? *ps->p : 0;
+    char *quote = strstr(je->text, " near '");
+
+    if (quote != NULL)
+        *quote = '\0';
+    err_set(e, ERR_CONFIG, "line %d: %s", je->line > 0 ? je->line : 1, je->text);
 }
 
-static void skip_blank(struct parser *ps)
+/* `p` is the caller's: what is local to a function that calls setjmp() is lost in the jump. */
+static json_t *load(struct parse *p, struct span text, struct err *e)
 {
-    for (;; ps->p++) {
-        uint8_t c = here(ps);
+    json_error_t je;
+    json_t *root;
 
-        if (c != ' ' && c != '\t' && c != '\r' && c != '\n')
-            return;
-        ps->line += c == '\n';
+    if (setjmp(p->no_memory) != 0) {
+        err_set(e, ERR_NOMEM, "no memory for JSON");
+        return NULL;
     }
-}
-
-static bool is_digit(uint8_t c)
-{
-    return c >= '0' && c <= '9';
-}
-
-/* Four hexadecimal digits at p, or -1. */
-static int hex4(const uint8_t *p, const uint8_t *end)
-{
-    int v = 0;
-    int i;
-
-    if (end - p < 4)
-        return -1;
-    for (i = 0; i < 4; i++) {
-        uint8_t c = p[i];
-
-        if (is_digit(c))
-            v = v << 4 | (c - '0');
-        else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-            v = v << 4 | ((c | 0x20) - 'a' + 10);
-        else
-            return -1;
-    }
-    return v;
-}
-
-static char *put_utf8(char *out, uint32_t c)
-{
-    if (c < 0x80) {
-        *out++ = (char)c;
-    } else if (c < 0x800) {
-        *out++ = (char)(0xc0 | c >> 6);
-        *out++ = (char)(0x80 | (c & 63));
-    } else if (c < 0x10000) {
-        *out++ = (char)(0xe0 | c >> 12);
-        *out++ = (char)(0x80 | (c >> 6 & 63));
-        *out++ = (char)(0x80 | (c & 63));
-    } else {
-        *out++ = (char)(0xf0 | c >> 18);
-        *out++ = (char)(0x80 | (c >> 12 & 63));
-        *out++ = (char)(0x80 | (c >> 6 & 63));
-        *out++ = (char)(0x80 | (c & 63));
-    }
-    return out;
-}
-
-/* \uXXXX, and its second half if it is the first of a pair; ps->p is after the u. The text
- * never grows: six bytes become at most three, twelve four. */
-static int unescape_u(struct parser *ps, const uint8_t *end, char **out)
-{
-    int high = hex4(ps->p, end);
-    int low;
-    uint32_t c;
-
-    if (high < 0)
-        return fail(ps, "\\u without four hexadecimal digits");
-    if (high == 0)
-        return fail(ps, "NUL in a string");
-    ps->p += 4;
-    c = (uint32_t)high;
-    if (high >= 0xd800 && high <= 0xdfff) {
-        low = end - ps->p >= 6 && ps->p[0] == '\\' && ps->p[1] == 'u'
-                  ? hex4(ps->p + 2, end)
-                  : -1;
-        if (high > 0xdbff || low < 0xdc00 || low > 0xdfff)
-            return fail(ps, "half of a surrogate pair");
-        ps->p += 6;
-        c = 0x10000 + ((uint32_t)(high - 0xd800) << 10) + (uint32_t)(low - 0xdc00);
-    }
-    *out = put_utf8(*out, c);
-    return 0;
-}
-
-/* After a backslash. */
-static int unescape(struct parser *ps, const uint8_t *end, char **out)
-{
-    static const char FROM[] = "\"\\/bfnrt";
-    static const char TO[] = "\"\\/\b\f\n\r\t";
-    uint8_t c = *ps->p++;
-    const char *at = c != '\0' ? strchr(FROM, c) : NULL;
-
-    if (c == 'u')
-        return unescape_u(ps, end, out);
-    if (at == NULL)
-        return fail(ps, "unknown escape in a string");
-    *(*out)++ = TO[at - FROM];
-    return 0;
-}
-
-/* What stands between the quotes; `out` has room for as many bytes and a NUL. */
-static int decode_string(struct parser *ps, const uint8_t *end, char *out)
-{
-    while (ps->p < end) {
-        size_t n;
-
-        if (*ps->p == '\\') {
-            ps->p++;
-            if (unescape(ps, end, &out) < 0)
-                return -1;
-            continue;
-        }
-        if (*ps->p < 0x20)
-            return fail(ps, "control character in a string");
-        n = utf8_len(ps->p, (size_t)(end - ps->p));
-        if (n == 0)
-            return fail(ps, "string is not UTF-8");
-        memcpy(out, ps->p, n);
-        out += n;
-        ps->p += n;
-    }
-    *out = '\0';
-    ps->p = end + 1;
-    return 0;
-}
-
-/* At a quote. */
-static int parse_string(struct parser *ps, char **ret)
-{
-    const uint8_t *end;
-
-    for (end = ++ps->p; end < ps->end && *end != '"'; end++)
-        end += *end == '\\' && end + 1 < ps->end;
-    if (end >= ps->end)
-        return fail(ps, "string without an end");
-    *ret = mem_alloc((size_t)(end - ps->p) + 1);
-    if (*ret == NULL)
-        return no_memory(ps);
-    return decode_string(ps, end, *ret);
-}
-
-static int skip_digits(struct parser *ps)
-{
-    if (!is_digit(here(ps)))
-        return fail(ps, "number without a digit");
-    while (is_digit(here(ps)))
-        ps->p++;
-    return 0;
-}
-
-/* Whole numbers are kept; of others only the form is checked, nobody reads them. */
-static int parse_number(struct parser *ps, struct json *v)
-{
-    bool is_negative = *ps->p == '-';
-    bool is_big = false;
-
-    ps->p += is_negative;
-    v->type = JSON_INT;
-    if (!is_digit(here(ps)))
-        return fail(ps, "number without a digit");
-    if (here(ps) == '0' && ps->end - ps->p > 1 && is_digit(ps->p[1]))
-        return fail(ps, "number with a leading zero");
-    for (; is_digit(here(ps)); ps->p++) {
-        int64_t digit = *ps->p - '0';
-
-        is_big =
-            is_big || __builtin_mul_overflow(v->integer, 10, &v->integer) ||
-            __builtin_add_overflow(v->integer, is_negative ? -digit : digit, &v->integer);
-    }
-    if (here(ps) == '.') {
-        v->type = JSON_REAL;
-        ps->p++;
-        if (skip_digits(ps) < 0)
-            return -1;
-    }
-    if (here(ps) == 'e' || here(ps) == 'E') {
-        v->type = JSON_REAL;
-        ps->p++;
-        if (here(ps) == '+' || here(ps) == '-')
-            ps->p++;
-        if (skip_digits(ps) < 0)
-            return -1;
-    }
-    return is_big && v->type == JSON_INT ? fail(ps, "number too big") : 0;
-}
-
-static int parse_word(struct parser *ps, struct json *v)
-{
-    static const struct {
-        const char *word;
-        enum json_type type;
-    } WORDS[] = {{"null", JSON_NULL}, {"true", JSON_BOOL}, {"false", JSON_BOOL}};
-    size_t i;
-
-    for (i = 0; i < COUNT_OF(WORDS); i++) {
-        size_t n = strlen(WORDS[i].word);
-
-        if ((size_t)(ps->end - ps->p) < n || memcmp(ps->p, WORDS[i].word, n) != 0)
-            continue;
-        v->type = WORDS[i].type;
-        v->boolean = i == 1;
-        ps->p += n;
-        return 0;
-    }
-    return fail(ps, "a value is expected");
-}
-
-/* Room for one more item, empty; NULL on no memory. */
-static struct json *add_item(struct json *v)
-{
-    struct json *grown;
-
-    if (v->len == v->cap) {
-        size_t cap = v->cap > 0 ? 2 * v->cap : 4;
-
-        grown = mem_resize(v->item, cap * sizeof(*grown));
-        if (grown == NULL)
-            return NULL;
-        v->item = grown;
-        v->cap = cap;
-    }
-    v->item[v->len] = (struct json){.type = JSON_NULL};
-    return &v->item[v->len++];
-}
-
-/* "name": of the object's last item. Each name is compared with those before it, which is why
- * there is a bound. */
-static int parse_name(struct parser *ps, struct json *obj)
-{
-    struct json *member = &obj->item[obj->len - 1];
-    const struct json *other;
-
-    if (here(ps) != '"')
-        return fail(ps, "a name in quotes is expected");
-    if (obj->len > JSON_MEMBERS_MAX)
-        return err_set(ps->e, ERR_LIMIT, "line %u: more than %d members", ps->line,
-                       JSON_MEMBERS_MAX);
-    if (parse_string(ps, &member->name) < 0)
-        return -1;
-    for (other = obj->item; other < member; other++)
-        if (strcmp(other->name, member->name) == 0)
-            return fail(ps, "duplicate member");
-    skip_blank(ps);
-    if (here(ps) != ':')
-        return fail(ps, "a colon is expected");
-    ps->p++;
-    return 0;
-}
-
-static int parse_value(struct parser *ps, struct json *v);
-
-/* From its bracket to the other. */
-/* NOLINTNEXTLINE(misc-no-recursion): JSON_DEPTH_MAX bounds it */
-static int parse_items(struct parser *ps, struct json *v)
-{
-    uint8_t close = v->type == JSON_ARRAY ? ']' : '}';
-
-    if (++ps->depth > JSON_DEPTH_MAX)
-        return err_set(ps->e, ERR_LIMIT, "line %u: nested deeper than %d", ps->line,
-                       JSON_DEPTH_MAX);
-    ps->p++;
-    skip_blank(ps);
-    while (here(ps) != close || v->len > 0) { /* after a comma there must be an item */
-        struct json *item = add_item(v);
-
-        if (item == NULL)
-            return no_memory(ps);
-        item->line = ps->line;
-        if (v->type == JSON_OBJECT && parse_name(ps, v) < 0)
-            return -1;
-        skip_blank(ps);
-        if (parse_value(ps, item) < 0)
-            return -1;
-        skip_blank(ps);
-        if (here(ps) == close)
-            break;
-        if (here(ps) != ',')
-            return fail(ps, "a comma or the end of the list is expected");
-        ps->p++;
-        skip_blank(ps);
-    }
-    ps->p++;
-    ps->depth--;
-    return 0;
-}
-
-/* NOLINTNEXTLINE(misc-no-recursion): JSON_DEPTH_MAX bounds it */
-static int parse_value(struct parser *ps, struct json *v)
-{
-    uint8_t c = here(ps);
-
-    if (c == '{' || c == '[') {
-        v->type = c == '{' ? JSON_OBJECT : JSON_ARRAY;
-        return parse_items(ps, v);
-    }
-    if (c == '"') {
-        v->type = JSON_STRING;
-        return parse_string(ps, &v->text);
-    }
-    if (c == '-' || is_digit(c))
-        return parse_number(ps, v);
-    return parse_word(ps, v);
-}
-
-static int parse_root(struct parser *ps, struct json *root)
-{
-    skip_blank(ps);
-    root->line = ps->line;
-    if (here(ps) != '{' && here(ps) != '[')
-        return fail(ps, "an object or an array is expected");
-    if (parse_value(ps, root) < 0)
-        return -1;
-    skip_blank(ps);
-    return ps->p == ps->end ? 0 : fail(ps, "more text after the end");
+    /* An empty span may have no pointer, which jansson calls a wrong argument. */
+    root = json_loadb(text.len > 0 ? (const char *)text.p : "", text.len,
+                      JSON_REJECT_DUPLICATES, &je);
+    if (root == NULL)
+        set_syntax_error(&je, e);
+    return root;
 }
 
 struct json *json_parse(struct span text, size_t max_bytes, struct err *e)
 {
-    struct parser ps = {.p = text.p, .end = text.p + text.len, .line = 1, .e = e};
-    struct json *root;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct parse p = {.newest = NULL};
+    json_t *root;
 
     if (text.len > max_bytes) {
         err_set(e, ERR_LIMIT, "JSON of %zu bytes, at most %zu are read", text.len,
                 max_bytes);
         return NULL;
     }
-    root = mem_zalloc(1, sizeof(*root));
-    if (root == NULL) {
-        no_memory(&ps);
+    if (json_check_bounds(text, e) < 0)
         return NULL;
-    }
-    if (parse_root(&ps, root) == 0)
-        return root;
-    json_free(root);
-    return NULL;
+    (void)pthread_once(&once, set_allocator);
+    running = &p;
+    root = load(&p, text, e);
+    if (root == NULL)
+        give_back_all(&p);
+    running = NULL;
+    return (struct json *)root;
 }
 
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e)
@@ -403,31 +167,33 @@ struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e)
     return root;
 }
 
-/* NOLINTNEXTLINE(misc-no-recursion): as deep as the parse went */
-static void json_done(struct json *v)
-{
-    size_t i;
-
-    for (i = 0; i < v->len; i++)
-        json_done(&v->item[i]);
-    mem_free(v->item);
-    mem_free(v->text);
-    mem_free(v->name);
-}
-
 void json_free(struct json *root)
 {
-    if (root == NULL)
-        return;
-    json_done(root);
-    mem_free(root);
+    json_decref((json_t *)root);
 }
 
 /* -- looking ------------------------------------------------------------------------- */
 
 enum json_type json_type(const struct json *v)
 {
-    return v->type;
+    switch (json_typeof(raw(v))) {
+    case JANSSON_OBJECT:
+        return JSON_OBJECT;
+    case JANSSON_ARRAY:
+        return JSON_ARRAY;
+    case JANSSON_STRING:
+        return JSON_STRING;
+    case JSON_INTEGER:
+        return JSON_INT;
+    case JANSSON_REAL:
+        return JSON_REAL;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return JSON_BOOL;
+    case JANSSON_NULL:
+        break;
+    }
+    return JSON_NULL;
 }
 
 const char *json_type_name(enum json_type t)
@@ -444,77 +210,50 @@ const char *json_type_name(enum json_type t)
 
 bool json_bool(const struct json *v)
 {
-    return v->boolean;
+    return json_typeof(raw(v)) == JSON_TRUE;
 }
 
 int64_t json_int(const struct json *v)
 {
-    return v->integer;
+    return json_integer_value(raw(v));
 }
 
 const char *json_str(const struct json *v)
 {
-    return v->text;
+    return json_string_value(raw(v));
 }
 
 size_t json_len(const struct json *v)
 {
-    return v->len;
+    return json_type(v) == JSON_ARRAY ? json_array_size(raw(v))
+                                      : json_object_size(raw(v));
 }
 
 const struct json *json_at(const struct json *arr, size_t i)
 {
-    return i < arr->len ? &arr->item[i] : NULL;
+    return wrapped(json_array_get(raw(arr), i));
 }
 
 const struct json *json_get(const struct json *obj, const char *name)
 {
-    size_t i;
-
-    for (i = 0; obj->type == JSON_OBJECT && i < obj->len; i++)
-        if (strcmp(obj->item[i].name, name) == 0)
-            return &obj->item[i];
-    return NULL;
+    return wrapped(json_object_get(raw(obj), name));
 }
 
+/* *pos is jansson's iterator, the member given last. jansson takes json_t * even where it
+ * only reads. */
 bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
                const struct json **ret_value)
 {
-    if (obj->type != JSON_OBJECT || *pos >= obj->len)
+    /* NOLINTBEGIN(performance-no-int-to-ptr): the other way to say that is a warning */
+    json_t *o = (json_t *)(uintptr_t)obj;
+    void *it = *pos == 0 ? json_object_iter(o)
+                         : json_object_iter_next(o, (void *)(uintptr_t)*pos);
+    /* NOLINTEND(performance-no-int-to-ptr) */
+
+    if (it == NULL)
         return false;
-    *ret_value = &obj->item[*pos];
-    *ret_name = obj->item[*pos].name;
-    (*pos)++;
+    *pos = (size_t)(uintptr_t)it;
+    *ret_name = json_object_iter_key(it);
+    *ret_value = wrapped(json_object_iter_value(it));
     return true;
-}
-
-unsigned json_line(const struct json *v)
-{
-    return v->line;
-}
-
-const struct json *json_find(const struct json *v, const char *path)
-{
-    while (*path != '\0' && v != NULL) {
-        char name[JSON_NAME_MAX + 1];
-        char *end;
-        size_t n;
-
-        if (*path == '[') {
-            v = v->type == JSON_ARRAY ? json_at(v, strtoul(path + 1, &end, 10)) : NULL;
-            if (v != NULL && *end != ']')
-                return NULL;
-            path = v != NULL ? end + 1 : "";
-            continue;
-        }
-        path += *path == '.';
-        n = strcspn(path, ".[");
-        if (n >= sizeof(name))
-            return NULL;
-        memcpy(name, path, n);
-        name[n] = '\0';
-        v = json_get(v, name);
-        path += n;
-    }
-    return v;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * json -- JSON text (RFC 8259) into a tree, with our rules: an object or an array at the
- *         root, no duplicate members, no NUL in strings, valid UTF-8, size and depth and
- *         members bounded, errors with their line. Whole numbers are 64 bits.
+ * json -- the parts of jansson we use, with our rules: an object or an array at the root, no
+ *         duplicate members, no NUL in strings, size and depth and members bounded, no
+ *         memory is an error and nothing else, errors with their line and without what was
+ *         read. json.c is the only file that includes <jansson.h>.
  */
 #ifndef COMMON_JSON_H
 #define COMMON_JSON_H
@@ -17,12 +18,13 @@
 struct json; /* a value; borrowed from its root unless said otherwise */
 
 #define JSON_DEPTH_MAX   16
-#define JSON_MEMBERS_MAX 256 /* of one object; each is compared with all others */
-#define JSON_NAME_MAX    127 /* of a member that json_find() finds */
+#define JSON_MEMBERS_MAX 256 /* of one object */
 /** The root; free with json_free(). NULL with ERR_CONFIG/ERR_PROTO ("line 3: ..."). */
 struct json *json_parse(struct span text, size_t max_bytes, struct err *e);
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e);
 void json_free(struct json *root);
+/** Whether JSON_DEPTH_MAX and JSON_MEMBERS_MAX are kept, as json_parse() asks. 0 or -1. */
+int json_check_bounds(struct span text, struct err *e);
 
 enum json_type {
     JSON_NULL,
@@ -46,10 +48,10 @@ const struct json *json_get(const struct json *obj, const char *name); /* NULL: 
 bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
                const struct json **ret_value);
 
-/** The line, from 1, at which a value stands; a member's is that of its name. */
-unsigned json_line(const struct json *v);
-/** The value that a path names, as in "listen[1].address"; NULL: none. "" is the root. */
-const struct json *json_find(const struct json *v, const char *path);
+/** The line (from 1) at which the member or item stands that `path` names, as in
+ *  "listen[1].address"; a member's is that of its name. 0: not found. "" is the root. `text`
+ *  must be what json_parse() took. */
+unsigned json_line(struct span text, const char *path);
 
 /* Printing: append a JSON string with its quotes, escaped; invalid UTF-8 becomes U+FFFD.
  */

@@ -1,6 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 #include "common/json.h"
-#include "common/utf8.h"
+
+/* Length of the valid UTF-8 sequence at p (RFC 3629: shortest form, no surrogates, up to
+ * U+10FFFF), or 0. */
+static size_t utf8_len(const uint8_t *p, size_t n)
+{
+    size_t len = p[0] < 0x80   ? 1
+                 : p[0] < 0xc2 ? 0
+                 : p[0] < 0xe0 ? 2
+                 : p[0] < 0xf0 ? 3
+                               : 4;
+    size_t i;
+
+    if (p[0] > 0xf4 || len > n)
+        return 0;
+    for (i = 1; i < len; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
+        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
+        return 0;
+    return len;
+}
 
 /* Appends what stands for p[0..) and tells how many bytes of it that was; 0: no memory.
  */

@@ -12,7 +12,6 @@
 static _Thread_local unsigned fault;
 static _Thread_local unsigned count;
 static _Thread_local size_t live;
-static _Thread_local unsigned failures;
 
 static bool fails(void)
 {
@@ -24,7 +23,6 @@ void *mem_alloc(size_t n)
     void *p = fails() ? NULL : malloc(n > 0 ? n : 1);
 
     live += p != NULL;
-    failures += p == NULL;
     return p;
 }
 
@@ -33,7 +31,6 @@ void *mem_zalloc(size_t n, size_t size)
     void *p = fails() ? NULL : calloc(n > 0 ? n : 1, size > 0 ? size : 1);
 
     live += p != NULL;
-    failures += p == NULL;
     return p;
 }
 
@@ -42,7 +39,6 @@ void *mem_resize(void *p, size_t n)
     void *q = fails() ? NULL : realloc(p, n > 0 ? n : 1);
 
     live += p == NULL && q != NULL;
-    failures += q == NULL;
     return q;
 }
 
@@ -50,11 +46,6 @@ void mem_free(void *p)
 {
     live -= p != NULL;
     free(p);
-}
-
-unsigned mem_failures(void)
-{
-    return failures;
 }
 
 void mem_tune(int keep_bytes)

@@ -18,10 +18,6 @@ MUST_USE void *mem_zalloc(size_t n,
 MUST_USE void *mem_resize(void *p, size_t n); /* on failure p is still valid */
 void mem_free(void *p);                       /* NULL is fine */
 
-/** Allocations that failed on this thread so far: tells why a library failed that does not
- *  say so itself (jansson calls it wrong syntax). */
-unsigned mem_failures(void);
-
 /** Let the allocator keep so many free bytes at the end of its heap, for main() to call
  *  first. Buffers of 64 KiB come and go with each loop turn: with glibc's own 128 KiB each
  *  of them costs a brk(2) and its page faults (half the speed of the mux, measured). */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/mem.h"
+#include "common/secret.h"
 #include "tunneld/config_value.h"
 
 enum {
@@ -215,7 +216,7 @@ static void check_control_host(struct config_reader *r)
 
 /* -- entry ----------------------------------------------------------------------------- */
 
-/* json_parse_file() has put the path before its message; the place has it as well. */
+/* secret_read() has put the path before its message; the place has it as well. */
 static void fault_unread(struct config_reader *r, const struct err *e)
 {
     size_t n = strlen(r->file);
@@ -224,9 +225,17 @@ static void fault_unread(struct config_reader *r, const struct err *e)
     config_fault(r, "", "%s", has_path ? e->msg + n + 2 : e->msg);
 }
 
-static void load_root(struct config_reader *r)
+static void load_text(struct config_reader *r)
 {
-    config_read(r, r->root);
+    struct err e = {0};
+    struct json *root = json_parse(r->text, CONFIG_FILE_MAX, &e);
+
+    if (root == NULL) {
+        config_fault(r, "", "%s", e.msg);
+        return;
+    }
+    config_read(r, root);
+    json_free(root);
     set_defaults(r);
     check_addresses(r);
     check_listeners(r);
@@ -235,23 +244,23 @@ static void load_root(struct config_reader *r)
 
 struct config *config_load(const char *path, config_fault_fn *fault, void *arg)
 {
+    AUTO(secret_done)
+    struct secret text = {0};
     struct config_reader r = {.file = path, .fault = fault, .arg = arg};
     struct config_box *box = box_new();
     struct err e = {0};
-    struct json *root;
 
     if (box == NULL) {
         config_fault(&r, "", "no memory");
         return NULL;
     }
     r.conf = &box->conf;
-    root = json_parse_file(path, CONFIG_FILE_MAX, &e);
-    r.root = root;
-    if (root == NULL)
+    if (secret_read(&text, path, CONFIG_FILE_MAX, &e) < 0) {
         fault_unread(&r, &e);
-    else
-        load_root(&r);
-    json_free(root);
+    } else {
+        r.text = secret_span(&text);
+        load_text(&r);
+    }
     if (r.n_faults == 0)
         return &box->conf;
     box_free(box);

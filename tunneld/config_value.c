@@ -17,15 +17,14 @@ enum {
 
 void config_fault(struct config_reader *r, const char *path, const char *fmt, ...)
 {
-    const struct json *v =
-        path[0] != '\0' && r->root != NULL ? json_find(r->root, path) : NULL;
+    unsigned line = path[0] != '\0' ? json_line(r->text, path) : 0;
     char place[4096 + PATH_CAP];
     char at_line[16] = "";
     char rule[256];
     va_list ap;
 
-    if (v != NULL)
-        (void)snprintf(at_line, sizeof(at_line), ":%u", json_line(v));
+    if (line > 0)
+        (void)snprintf(at_line, sizeof(at_line), ":%u", line);
     (void)snprintf(place, sizeof(place), "%s%s%s%s", r->file, at_line,
                    path[0] != '\0' ? ": " : "", path);
     va_start(ap, fmt);

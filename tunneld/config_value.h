@@ -13,7 +13,7 @@
 struct config_reader {
     struct config *conf;
     const char *file;
-    const struct json *root; /* for line numbers; NULL: not read yet */
+    struct span text; /* of the file, for line numbers; empty: not read yet */
     config_fault_fn *fault;
     void *arg;
     unsigned n_faults;

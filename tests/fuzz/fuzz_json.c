@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Any bytes as JSON; what is taken must have strings that print and come back the same. */
+/* Any bytes as JSON; what is taken must have strings that print and come back the same, and
+ * with an allocation failing it is refused without a trace. */
 #include <stdlib.h>
 
 #include "common/json.h"
+#include "common/mem.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n);
 
@@ -42,5 +44,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
     if (v != NULL)
         check(v);
     json_free(v);
+    if (n > 0) {
+        size_t live = mem_live();
+
+        mem_fault_at(1 + p[n / 2] % 64u);
+        json_free(json_parse(span_of(p, n), 65536, &e));
+        mem_fault_at(0);
+        if (mem_live() != live)
+            abort();
+    }
     return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "common/json.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -107,10 +108,12 @@ static void what_rfc_8259_or_we_refuse_is_refused(void **state)
 
     (void)state;
     for (i = 0; i < COUNT_OF(bad); i++) {
+        size_t live = mem_live();
         struct err e = {0};
 
         if (json_parse(span_str(bad[i].text), 100, &e) != NULL)
             fail_msg("taken: %s", bad[i].text);
+        assert_int_equal(mem_live(), live);
         assert_int_equal(e.code, bad[i].code);
         if (strncmp(e.msg, bad[i].starts, strlen(bad[i].starts)) != 0)
             fail_msg("%s: %s", bad[i].text, e.msg);
@@ -201,6 +204,24 @@ static void an_error_holds_no_control_bytes(void **state)
         assert_true(*p >= ' ' && *p <= '~');
 }
 
+static void an_error_quotes_nothing(void **state)
+{
+    static const char *const bad[] = {
+        "{\"token\" \"hush\"}", "{\"token\":\"hush\" 1}",  "[\"hush", "[hush]",
+        "[\"hush\\x\"]",        "{\"hush\":1,\"hush\":2}", "[]hush",  "[\"hush\xff\"]",
+    };
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < COUNT_OF(bad); i++) {
+        struct err e = {0};
+
+        assert_null(json_parse(span_str(bad[i]), 100, &e));
+        assert_null(strstr(e.msg, "hush"));
+        assert_true(strlen(e.msg) > strlen("line 1: "));
+    }
+}
+
 static void lines_are_found_by_path(void **state)
 {
     static const char TEXT[] = "{\n"
@@ -221,19 +242,15 @@ static void lines_are_found_by_path(void **state)
         {"a.c[5]", 0}, {"a.c[4].y", 0},  {"list.x", 0},  {"a[0]", 0},    {"list[x]", 0},
         {"list[1", 0}, {"a.c[3][0]", 3},
     };
-    struct json *root = json_parse(span_str(TEXT), 1000, NULL);
     size_t i;
 
     (void)state;
-    assert_non_null(root);
     for (i = 0; i < COUNT_OF(rows); i++) {
-        const struct json *v = json_find(root, rows[i].path);
-        unsigned line = v != NULL ? json_line(v) : 0;
+        unsigned line = json_line(span_str(TEXT), rows[i].path);
 
         if (line != rows[i].line)
             fail_msg("%s: line %u, not %u", rows[i].path, line, rows[i].line);
     }
-    json_free(root);
 }
 
 static void printed_strings_come_back(void **state)
@@ -335,10 +352,74 @@ static int parse_and_print(void)
     return rc;
 }
 
+/* Each thing that grows in jansson grows more than once: a token, an array, an object. */
+static int parse_what_grows(void)
+{
+    struct err e = {0};
+    struct json *v;
+    char text[2000];
+    size_t n = 0;
+    int i;
+
+    n +=
+        (size_t)snprintf(text, sizeof(text), "[\"%0300d\\u00e4\",{\"%0300d\":true", 0, 0);
+    for (i = 0; i < 40; i++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, ",\"%d\":\"%d\"", i, i);
+    n += (size_t)snprintf(text + n, sizeof(text) - n, "}");
+    for (i = 0; i < 40; i++)
+        n += (size_t)snprintf(text + n, sizeof(text) - n, ",%d", i);
+    n += (size_t)snprintf(text + n, sizeof(text) - n, "]");
+    v = json_parse(span_of(text, n), sizeof(text), &e);
+    if (v == NULL) {
+        assert_int_equal(e.code, ERR_NOMEM);
+        return -1;
+    }
+    assert_int_equal(json_len(v), 42);
+    assert_int_equal(json_len(json_at(v, 1)), 41);
+    json_free(v);
+    return 0;
+}
+
 static void every_allocation_failure_is_clean(void **state)
 {
     (void)state;
     FAIL_EACH_ALLOC(parse_and_print());
+    FAIL_EACH_ALLOC(parse_what_grows());
+}
+
+struct job {
+    pthread_t thread;
+    struct json *root;
+};
+
+static void *parse_often(void *arg)
+{
+    struct job *j = (struct job *)arg;
+    unsigned i;
+
+    for (i = 1; i < 300; i++) {
+        json_free(j->root);
+        mem_fault_at(i % 3 == 0 ? i % 20 : 0);
+        j->root = json_parse(span_str("{\"a\":[1,\"two\",{\"b\":null}]}"), 100, NULL);
+    }
+    return NULL;
+}
+
+/* A tree may also be freed by another thread than the one that parsed it. */
+static void threads_parse_at_the_same_time(void **state)
+{
+    struct job job[4] = {0};
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < COUNT_OF(job); i++)
+        assert_int_equal(pthread_create(&job[i].thread, NULL, parse_often, &job[i]), 0);
+    for (i = 0; i < COUNT_OF(job); i++) {
+        assert_int_equal(pthread_join(job[i].thread, NULL), 0);
+        assert_non_null(job[i].root);
+        assert_int_equal(json_len(json_get(job[i].root, "a")), 3);
+        json_free(job[i].root);
+    }
 }
 
 int main(void)
@@ -352,11 +433,13 @@ int main(void)
         cmocka_unit_test(escapes_become_what_they_stand_for),
         cmocka_unit_test(every_cut_is_refused),
         cmocka_unit_test(an_error_holds_no_control_bytes),
+        cmocka_unit_test(an_error_quotes_nothing),
         cmocka_unit_test(lines_are_found_by_path),
         cmocka_unit_test(printed_strings_come_back),
         cmocka_unit_test(every_byte_prints_as_valid_json),
         cmocka_unit_test(a_file_is_read_and_named_in_errors),
         cmocka_unit_test(every_allocation_failure_is_clean),
+        cmocka_unit_test(threads_parse_at_the_same_time),
     };
 
     return cmocka_run_group_tests_name("common/json", tests, NULL, NULL);
