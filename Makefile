@@ -29,6 +29,7 @@ INSTALL    ?= install
 PKG_CONFIG ?= pkg-config
 AR         ?= ar
 FUZZ_TIME  ?= 30
+JOBS       ?= $(shell nproc)
 PYTHON     ?= /usr/bin/python3
 
 ifeq ($(origin CC),default)
@@ -247,13 +248,14 @@ check-headers:
 # Who may include which library, and which folder may include which.
 check-deps:
 	@tests/lint/deps.sh
-check-docs:
-	@tests/lint/docs.sh $(B)
+check-docs: $(B)/bin/tunneld
+	@tests/lint/docs.sh $<
 check-words:
-	@codespell -q 3 -L 'ans,fo,te,hel,alph' README.md docs common tunneld agentd certs examples
+	@codespell -q 3 -L 'ans,fo,te,hel,alph,nd' README.md docs common tunneld agentd certs examples
+# One file a run, so that all cores work.
 tidy:
-	@clang-tidy --quiet --warnings-as-errors='*' \
-	   $(COMMON_SRC) $(TUNNELD_SRC) $(AGENTD_SRC) -- $(STD) -DVERSION='""' -I. $(DEPS_CFLAGS) 2>/dev/null
+	@printf '%s\n' $(call rsrc,common tunneld agentd) | xargs -P $(JOBS) -I@ clang-tidy --quiet \
+	   --warnings-as-errors='*' @ -- $(STD) -DVERSION='""' -I. $(DEPS_CFLAGS) 2>/dev/null
 cppcheck:
 	@cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr \
 	   --suppress=missingIncludeSystem --error-exitcode=1 -I. common tunneld agentd

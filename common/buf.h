@@ -18,7 +18,7 @@ struct buf {
     size_t len; /* bytes in use */
     size_t cap; /* bytes allocated */
 };
-#define BUF_INIT {0}
+#define BUF_INIT ((struct buf){0})
 
 void buf_done(struct buf *b);
 /** Make room for `n` more bytes while the whole stays <= max. 0, or -1 (nothing changed). */

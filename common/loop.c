@@ -188,6 +188,21 @@ static void jobs_cut(struct jobs *q, struct loop_job *j)
     j->prev = NULL;
 }
 
+static struct loop_job *jobs_pop(struct jobs *q)
+{
+    struct loop_job *j = q->head;
+
+    if (j == NULL)
+        return NULL;
+    q->head = j->next;
+    if (j->next != NULL)
+        j->next->prev = &q->head;
+    else
+        q->tail = &q->head;
+    j->prev = NULL;
+    return j;
+}
+
 /* All of `from` goes before what `q` has. */
 static void jobs_put_first(struct jobs *q, struct jobs *from)
 {
@@ -246,8 +261,7 @@ static void run_jobs(struct loop *l)
     l->turn++;
     jobs_put_first(&l->jobs, &l->later);
     l->in_jobs = true;
-    while ((j = l->jobs.head) != NULL) {
-        jobs_cut(&l->jobs, j);
+    while ((j = jobs_pop(&l->jobs)) != NULL) {
         j->turn = l->turn;
         j->fn(j->arg); /* may free the job */
     }

@@ -218,8 +218,9 @@ bool sock_cidr_has(const struct sock_cidr *c, const struct sock_addr *a)
 {
     const uint8_t *ip = NULL;
     unsigned whole = c->bits / 8, rest = c->bits % 8;
+    int family = ip_bytes(a, &ip);
 
-    if (ip_bytes(a, &ip) != c->family)
+    if (family == 0 || family != c->family)
         return false;
     if (memcmp(c->addr, ip, whole) != 0)
         return false;

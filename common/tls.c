@@ -52,6 +52,7 @@ static const char *last_reason(const char *fallback)
 }
 
 /* An encrypted key must fail, not ask on the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's */
 static int no_password(char *buf, int size, int for_write, void *arg)
 {
     UNUSED_ARG(buf);
@@ -257,6 +258,7 @@ static int on_alpn(SSL *ssl, const unsigned char **ret, unsigned char *ret_len,
 
 /* Any name is taken here; who may be reached by it is decided on the request. Saying OK
  * makes OpenSSL keep the name with a resumable TLS 1.2 session. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's */
 static int on_server_name(SSL *ssl, int *alert, void *arg)
 {
     UNUSED_ARG(ssl);

@@ -17,7 +17,8 @@ struct ssl_st;
 /** A certificate chain and its key. Immutable, reference counted, thread-safe. */
 struct tls_cert;
 /** Reads PEM files, checks that key and certificate match. NULL with *e naming the file. */
-struct tls_cert *tls_cert_load(const char *cert_file, const char *key_file, struct err *e);
+struct tls_cert *tls_cert_load(const char *cert_file, const char *key_file,
+                               struct err *e);
 struct tls_cert *tls_cert_ref(struct tls_cert *c);
 void tls_cert_unref(struct tls_cert *c);
 /** Does the certificate cover this DNS name ("a.example.com" or "*.example.com")? */

@@ -549,8 +549,8 @@ static int context_new(struct link_server *ls)
     info.foreign_loops = loops;
     info.user = ls;
     info.pcontext = &ls->lws;
-    info.gid = (gid_t)-1;
-    info.uid = (uid_t)-1;
+    info.gid = -1;
+    info.uid = -1;
     info.pt_serv_buf_size = MUX_BATCH + 1024; /* the whole of a message at once */
     info.max_http_header_data = 2 * TOKEN_TEXT_MAX;
     info.max_http_header_pool2 = LINK_HANDSHAKES;

@@ -30,7 +30,7 @@ const struct publish_port *publish_find(const struct publish *p, uint16_t port);
  * Fills the URL message that answers it; when that is a refusal, nothing has changed.
  */
 void publish_put(struct publish *p, struct tunnel *t, const struct token *token,
-                 const struct control_msg *port, struct control_msg *ret_answer);
+                 const struct control_msg *m, struct control_msg *answer);
 /** false: it was not there. */
 bool publish_remove(struct publish *p, struct tunnel *t, const char *id, uint16_t port);
 

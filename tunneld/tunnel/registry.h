@@ -62,7 +62,7 @@ struct dial;
 struct dial *dial_start(struct registry *r, const struct dial_want *w, dial_fn *fn,
                         void *arg, struct mux_stream **ret_stream,
                         enum dial_result *ret_why);
-void dial_cancel(struct dial **d); /* no callback after it; NULL is fine */
+void dial_cancel(struct dial **take); /* no callback after it; NULL is fine */
 
 /* -- for the sessions, the worker and the tests -------------------------------------------- */
 

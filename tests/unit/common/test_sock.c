@@ -136,6 +136,8 @@ static void a_range_holds_its_addresses_and_no_others(void **state)
     assert_int_equal(sock_cidr_parse(span_str("0.0.0.0/0"), &c), 0);
     assert_int_equal(sock_parse("unix:/x", &a, NULL), 0);
     assert_false(sock_cidr_has(&c, &a));
+    memset(&c, 0, sizeof(c)); /* a range of no family has nothing, nor what has none */
+    assert_false(sock_cidr_has(&c, &a));
 }
 
 static void loopback_is_known_in_all_its_forms(void **state)
