@@ -220,7 +220,7 @@ void edge_app_opened(struct scene *s, struct mux_stream *stream)
     s->opened++;
     if (s->refusals > 0) {
         s->refusals--;
-        mux_stream_reset(stream, MUX_REASON_REFUSED);
+        mux_stream_reset(stream, s->refusal ? s->refusal : MUX_REASON_REFUSED);
         return;
     }
     while (!(a = mem_zalloc(1, sizeof(*a))))

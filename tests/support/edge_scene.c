@@ -42,6 +42,10 @@ static void on_flush(void *arg)
     uint8_t out[MUX_BATCH + MUX_SEND_MIN];
     size_t n;
 
+    if (s->dies_at_flush) {
+        s->dies_at_flush = false;
+        scene_unlink(s);
+    }
     while (s->mux && (n = mux_send(s->mux, out, sizeof(out), clock_us())) > 0)
         s->link.user_ops->bytes(s->link.user, span_of(out, n));
 }

@@ -48,10 +48,12 @@ struct scene {
     struct mux *mux;
     struct loop_job flush;
     uint8_t *wire;
-    unsigned opened;    /* streams opened to it */
-    unsigned refusals;  /* so many of the next streams are refused */
-    struct buf seen;    /* the last request head the app saw */
-    struct buf control; /* what the server said */
+    unsigned opened;         /* streams opened to it */
+    unsigned refusals;       /* so many of the next streams are refused */
+    enum mux_reason refusal; /* with this; NONE: REFUSED */
+    bool dies_at_flush;      /* the link goes before the agent's next frames are sent */
+    struct buf seen;         /* the last request head the app saw */
+    struct buf control;      /* what the server said */
 };
 
 /** @more  further members for the configuration, with a comma in front, or "" */

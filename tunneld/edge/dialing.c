@@ -192,11 +192,26 @@ static void tunnel_lost(struct client *c, enum mux_reason why)
         client_wait(c, WAIT_FLUSH, c->edge->conf->limits.idle_ms);
 }
 
+/* The agent said so before any program was asked: whatever was requested may come again. */
+static bool is_turned_away(enum mux_reason why)
+{
+    switch (why) {
+    case MUX_REASON_REFUSED:
+    case MUX_REASON_NOT_PUBLISHED:
+    case MUX_REASON_REPLACED: /* these three: the OPEN crossed a GOAWAY */
+    case MUX_REASON_DRAIN:
+    case MUX_REASON_TOKEN:
+        return true;
+    default:
+        return false;
+    }
+}
+
 void exchange_lost(struct client *c, enum mux_reason why)
 {
     struct exchange *x = &c->x;
     const struct upstream *u = x->up;
-    bool is_refused = why == MUX_REASON_REFUSED || why == MUX_REASON_NOT_PUBLISHED;
+    bool is_refused = is_turned_away(why);
     bool is_unheard = !u->has_bytes && !x->has_head;
     bool has_time = loop_now(c->edge->loop) < hold_until(c);
 
@@ -206,7 +221,8 @@ void exchange_lost(struct client *c, enum mux_reason why)
         x->was_repeated = true; /* the app closed it while it was idle */
         redial(c, false);
     } else if (is_unheard && !u->is_accepted && has_time &&
-               (is_refused || why == MUX_REASON_LINK)) {
+               (is_refused || (why == MUX_REASON_LINK && x->is_repeatable))) {
+        /* With the link, the word that the program has the request may have been lost. */
         redial(c, is_refused);
     } else if (x->head_sent) {
         client_cut(c, "bad-upstream");

@@ -160,6 +160,41 @@ static void a_post_on_a_fresh_stream_is_not_repeated(void **state)
     assert_int_equal(s->opened, 1);
 }
 
+static void what_a_dying_link_may_have_delivered_is_not_sent_again(void **state)
+{
+    struct scene *s = &((struct fixture *)*state)->s;
+
+    s->dies_at_flush = true;
+    scene_send(s, 0, "POST /hello HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n");
+    scene_run(s, 50);
+    publish_all(s);
+    scene_run(s, 50);
+    assert_non_null(strstr(scene_got(s, 0), "Tunnel-Error: agent-offline\r\n"));
+    assert_int_equal(s->opened, 1);
+}
+
+static void a_get_that_a_dying_link_took_along_waits_for_the_next(void **state)
+{
+    struct scene *s = &((struct fixture *)*state)->s;
+
+    s->dies_at_flush = true;
+    scene_send(s, 0, GET("/hello"));
+    scene_run(s, 50);
+    assert_string_equal(scene_got(s, 0), "");
+    publish_all(s);
+    assert_true(scene_until(s, 0, "\r\n\r\nhello"));
+}
+
+static void a_stream_that_crossed_a_goaway_is_opened_again(void **state)
+{
+    struct scene *s = &((struct fixture *)*state)->s;
+
+    s->refusals = 1;
+    s->refusal = MUX_REASON_DRAIN;
+    ask(s, "POST /hello HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n", "\r\n\r\nhello");
+    assert_int_equal(s->opened, 2);
+}
+
 /* -- bodies ----------------------------------------------------------------------------- */
 
 static void chunked_answers_keep_their_trailers(void **state)
@@ -804,6 +839,9 @@ int main(void)
         ROW(a_kept_stream_that_the_app_closed_is_replaced),
         ROW(a_reused_stream_that_ends_unheard_is_repeated_once),
         ROW(a_post_on_a_fresh_stream_is_not_repeated),
+        ROW(what_a_dying_link_may_have_delivered_is_not_sent_again),
+        ROW(a_get_that_a_dying_link_took_along_waits_for_the_next),
+        ROW(a_stream_that_crossed_a_goaway_is_opened_again),
         ROW(chunked_answers_keep_their_trailers),
         ROW(an_answer_until_close_becomes_chunked),
         ROW(for_http_1_0_it_ends_with_the_connection),
