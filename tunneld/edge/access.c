@@ -202,7 +202,9 @@ static bool is_preflight(const struct site *s, const struct http1_head *h)
 {
     const struct http1_field *origin = http1_find(h, HTTP1_ORIGIN);
 
-    return span_eq(h->method, span_str("OPTIONS")) && origin &&
+    /* It passes without credentials, so nothing but its fields may come with it. */
+    return span_eq(h->method, span_str("OPTIONS")) && origin && !h->wants_upgrade &&
+           http1_request_framing(h) == HTTP1_NONE &&
            http1_find(h, HTTP1_ACCESS_CONTROL_REQUEST_METHOD) &&
            site_is_origin(s, origin->value);
 }

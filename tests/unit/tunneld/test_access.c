@@ -171,6 +171,27 @@ static void a_preflight_needs_all_its_parts(void **state)
         ACCESS_NONE);
 }
 
+/* It comes without credentials, so it must be no way to bring more than its fields in. */
+static void a_preflight_carries_no_body_and_no_upgrade(void **state)
+{
+    static const char *const more[] = {
+        "Content-Length: 1\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: upgrade\r\nUpgrade: websocket\r\n",
+    };
+    struct fixture *f = *state;
+    char fields[256];
+
+    f->text.p[0] ^= 1;
+    for (size_t i = 0; i < COUNT_OF(more); i++) {
+        (void)snprintf(fields, sizeof(fields),
+                       "Origin: https://4000-demo.preview.test\r\n"
+                       "Access-Control-Request-Method: PUT\r\n%s",
+                       more[i]);
+        assert_int_equal(decide(f, "OPTIONS", fields, NOW).kind, ACCESS_NONE);
+    }
+}
+
 static void a_tenant_sees_its_own_and_the_server_sees_all(void **state)
 {
     UNUSED_ARG(state);
@@ -191,6 +212,7 @@ int main(void)
         ROW(every_changed_byte_of_a_cookie_makes_it_worthless),
         ROW(a_name_that_moves_to_another_sandbox_takes_no_cookie_along),
         ROW(a_preflight_needs_all_its_parts),
+        ROW(a_preflight_carries_no_body_and_no_upgrade),
         ROW(a_tenant_sees_its_own_and_the_server_sees_all),
     };
 
