@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/crypto.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -35,6 +36,7 @@ struct registry {
     struct config *conf; /* a reference */
     struct sandbox **slot;
     size_t n_slots, n;
+    uint64_t seed;
     unsigned n_links;
     struct loop_timer sweep;
 };
@@ -54,19 +56,20 @@ struct dial {
 
 /* -- sandboxes ------------------------------------------------------------------------------- */
 
-static size_t hash(const char *id)
+/* FNV-1a, seeded: where ports are public by default, anybody chooses the ids of holds. */
+static size_t hash(const struct registry *r, const char *id)
 {
-    uint64_t h =
-        0xcbf29ce484222325u; /* FNV-1a; ids come with a token, not from anybody */
+    uint64_t h = 0xcbf29ce484222325u ^ r->seed;
 
     for (; *id; id++)
         h = (h ^ (uint8_t)*id) * 0x100000001b3u;
-    return (size_t)(h ^ h >> 32);
+    h = (h ^ h >> 33) * 0xff51afd7ed558ccdu;
+    return (size_t)(h ^ h >> 33);
 }
 
 static struct sandbox *find(const struct registry *r, const char *id)
 {
-    struct sandbox *b = r->slot[hash(id) & (r->n_slots - 1)];
+    struct sandbox *b = r->slot[hash(r, id) & (r->n_slots - 1)];
 
     while (b && strcmp(b->id, id) != 0)
         b = b->next;
@@ -84,7 +87,7 @@ static int grow(struct registry *r)
         struct sandbox *next;
 
         for (struct sandbox *b = r->slot[i]; b; b = next) {
-            size_t to = hash(b->id) & (n_slots - 1);
+            size_t to = hash(r, b->id) & (n_slots - 1);
 
             next = b->next;
             b->next = slot[to];
@@ -107,7 +110,7 @@ static struct sandbox *get(struct registry *r, const char *id)
     if (!b)
         return NULL;
     (void)snprintf(b->id, sizeof b->id, "%s", id); /* ids have this bound */
-    at = &r->slot[hash(id) & (r->n_slots - 1)];
+    at = &r->slot[hash(r, id) & (r->n_slots - 1)];
     b->next = *at;
     *at = b;
     r->n++;
@@ -152,6 +155,7 @@ struct registry *registry_new(struct loop *l, const struct config *conf, struct 
         return NULL;
     }
     r->loop = l;
+    crypto_random(&r->seed, sizeof r->seed);
     r->conf = config_ref(conf);
     loop_timer_init(&r->sweep, l, on_sweep, r);
     loop_timer_start(&r->sweep, SWEEP_MS);
