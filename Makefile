@@ -198,10 +198,11 @@ tools: $(TOOLS_BIN) $(EXAMPLE_BIN)
 WANTED_UNIT := $(if $(T),$(foreach b,$(UNIT_BIN),$(if $(findstring $(T),$(b)),$(b))),$(UNIT_BIN))
 check-unit: $(WANTED_UNIT)
 	@tests/unit/run.sh $(B) $(WANTED_UNIT)
+PYTEST = BUILD=$(B) $(PYTHON) -m pytest -q -rs -p no:cacheprovider $(if $(T),-k '$(T)') tests/e2e
 check-e2e: all tools
-	@BUILD=$(B) $(PYTHON) -m pytest -q -p no:cacheprovider $(if $(T),-k '$(T)') tests/e2e
+	@$(PYTEST) -m 'not long'
 check-long: all tools
-	@BUILD=$(B) $(PYTHON) -m pytest -q -p no:cacheprovider $(if $(T),-k '$(T)') tests/long
+	@$(PYTEST) -m long
 
 .PHONY: asan tsan valgrind
 asan tsan:

@@ -300,24 +300,36 @@ def shared(work, certs, request):
     s.end()
 
 
-@pytest.fixture(scope="session")
-def npm():
-    """The folder whose node_modules has the packages of package.json. They survive in build/npm
-    from run to run; the package file's text says whether they are still the right ones."""
+def npm_install(folder, package_file):
+    """The packages of a package.json, in a folder that survives from run to run; the file's text
+    says whether they are still the right ones."""
     if program("node") is None or program("npm") is None:
         pytest.fail("node and npm are not installed: make deps")
-    place = ROOT / "build/npm"
-    wanted = (ROOT / "tests/e2e/package.json").read_text()
-    stamp = place / "installed.json"
+    wanted = package_file.read_text()
+    stamp = folder / "installed.json"
     if not stamp.exists() or stamp.read_text() != wanted:
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "package.json").write_text(wanted)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "package.json").write_text(wanted)
         done = subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock",
-                               "--loglevel=error"], cwd=place, capture_output=True, text=True,
-                              timeout=300)
+                               "--loglevel=error"], cwd=folder, capture_output=True, text=True,
+                              timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr
         stamp.write_text(wanted)
-    return place
+    return folder
+
+
+@pytest.fixture(scope="session")
+def npm():
+    return npm_install(ROOT / "build/npm", ROOT / "tests/e2e/package.json")
+
+
+@pytest.fixture(scope="session")
+def frameworks():
+    return npm_install(ROOT / "build/npm-frameworks", ROOT / "tests/e2e/frameworks.json")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes long to install; make check-long")
 
 
 def free_port():
@@ -328,11 +340,13 @@ def free_port():
 
 
 def below_ephemeral_port():
-    """A free port outside the ephemeral range, which the agent leaves alone by default."""
+    """A free port that the agent publishes by default: below the ephemeral range, no debugger's."""
     with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
         low = int(f.read().split()[0])
     start = 3000 + os.getpid() * 37 % 5000
     for port in range(start, low):
+        if port in (5005, 5678, 9229, 9230):
+            continue
         try:
             with socket.socket() as s:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

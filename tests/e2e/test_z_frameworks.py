@@ -4,11 +4,15 @@ in Chromium, an edited file by hot reload, a server action's cross-site defence 
 
 import json
 import os
+import signal
+import subprocess
 
 import pytest
 
 from conftest import Process, below_ephemeral_port
 from test_h_browser import Browser
+
+pytestmark = pytest.mark.long
 
 ENV = dict(os.environ, NEXT_TELEMETRY_DISABLED="1", BROWSER="none", CI="")
 
@@ -30,6 +34,29 @@ def world(stack):
     w.app = stack.place / "app"
     w.app.mkdir()
     return w
+
+
+def install(world, frameworks):
+    """Real files below the project, as npm would have put them (hard links: no copy)."""
+    subprocess.run(["cp", "-al", str(frameworks / "node_modules"), str(world.app)], check=True)
+
+
+def serve(stack, world, *argv):
+    """Dev servers start helpers of their own: a group, ended as one."""
+    p = stack.process(["node", *map(str, argv)], cwd=world.app, env=ENV, preexec_fn=os.setsid)
+    stack.keep(Group(p))
+    world.agent.wait_port(world.port, 60)
+
+
+class Group:
+    def __init__(self, process):
+        self.process = process
+
+    def stop(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def write(folder, files):
@@ -65,10 +92,9 @@ def test_next_with_a_server_action(stack, browser, world, frameworks):
         "app/done/page.js": "export default async function Page({ searchParams }) {\n"
                             "  const { n } = await searchParams;\n  return <p>action ran {n}</p>;\n}\n",
     })
-    os.symlink(frameworks / "node_modules", world.app / "node_modules")
-    stack.process(["node", str(frameworks / "node_modules/next/dist/bin/next"), "dev", "--webpack",
-                   "-p", str(world.port), "-H", "127.0.0.1"], cwd=world.app, env=ENV)
-    world.agent.wait_port(world.port, 60)
+    install(world, frameworks)
+    serve(stack, world, world.app / "node_modules/next/dist/bin/next", "dev", "--webpack",
+                   "-p", str(world.port), "-H", "127.0.0.1")
     result = browser.run("act", url=world.url, click="#go",
                          waitFor="action ran")
     assert "action ran" in result["text"]
@@ -84,10 +110,9 @@ def test_webpack_dev_server(stack, browser, world, frameworks):
         "main.js": "document.body.textContent = 'hello one';\n",
         "public/index.html": "<!doctype html><body><script src=/main.js></script>",
     })
-    os.symlink(frameworks / "node_modules", world.app / "node_modules")
-    stack.process(["node", str(frameworks / "node_modules/webpack/bin/webpack.js"), "serve",
-                   "--port", str(world.port)], cwd=world.app, env=ENV)
-    world.agent.wait_port(world.port, 60)
+    install(world, frameworks)
+    serve(stack, world, world.app / "node_modules/webpack/bin/webpack.js", "serve",
+                   "--port", str(world.port))
     reload_by_edit(stack, browser, world, "main.js", "hello one", "hello two")
 
 
@@ -106,10 +131,9 @@ def test_sveltekit(stack, browser, world, frameworks):
         "src/routes/+page.server.js": "export const actions = { default: async () => "
                                       "({ said: 'action ran' }) };\n",
     })
-    os.symlink(frameworks / "node_modules", world.app / "node_modules")
-    stack.process(["node", str(frameworks / "node_modules/vite/bin/vite.js"), "dev", "--port",
-                   str(world.port), "--strictPort"], cwd=world.app, env=ENV)
-    world.agent.wait_port(world.port, 60)
+    install(world, frameworks)
+    serve(stack, world, world.app / "node_modules/vite/bin/vite.js", "dev", "--port",
+                   str(world.port), "--strictPort")
     result = browser.run("act", url=world.url, click="#go",
                          waitFor="action ran")
     assert "action ran" in result["text"]
