@@ -50,7 +50,7 @@ JSON
 "$build/bin/tunneld" serve -c "$place/tunneld.json" 2>"$place/tunneld.log" &
 server=$!
 pids="$pids $server"
-wait_for $server "$place/tunneld.log" ' ready ' "tunneld (is port $port free? DEMO_PORT=... changes it)"
+wait_for $server "$place/tunneld.log" 'event=ready' "tunneld (is port $port free? DEMO_PORT=... changes it)"
 
 "$build/examples/hello/hello" "$app_port" >"$place/app.log" 2>&1 &
 app=$!

@@ -37,7 +37,7 @@ static const char page[] =
     "<meta name=viewport content='width=device-width'><title>It works</title><style>"
     "body{font:17px/1.6 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;"
     "place-items:center;background:#0f172a;color:#e2e8f0}"
-    "main{max-width:34rem;padding:2rem}h1{font-size:2.6rem;margin:0 0 .4rem}"
+    "main{max-width:42rem;padding:2rem}h1{font-size:2.6rem;margin:0 0 .4rem}"
     "b{color:#38bdf8}code{background:#1e293b;padding:.1rem .4rem;border-radius:.3rem}"
     "dl{display:grid;grid-template-columns:auto 1fr;gap:.3rem 1rem;margin:1.6rem 0}"
     "dt{color:#94a3b8}dd{margin:0}</style><main><h1>It works.</h1>"
