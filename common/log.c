@@ -228,6 +228,7 @@ static void put_json_pair(struct line *l, const struct pair *v, const char *fmt)
 /* -- lines --------------------------------------------------------------------------- */
 
 /* The pairs as text. A text that is too long ends before the pair that does not fit. */
+PRINTF_LIKE(2, 0)
 static size_t print_pairs(char text[LINE_TEXT], const char *fmt, va_list ap)
 {
     int n = vsnprintf(text, LINE_TEXT, fmt, ap);
@@ -249,6 +250,7 @@ static size_t print_pairs(char text[LINE_TEXT], const char *fmt, va_list ap)
     return len;
 }
 
+PRINTF_LIKE(4, 0)
 static void put_line(struct line *l, enum log_level level, const char *event,
                      const char *fmt, va_list ap)
 {

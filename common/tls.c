@@ -360,7 +360,10 @@ static int set_name(SSL *ssl, const char *name)
     if (name[0] == '\0' || name[0] == '.' ||
         X509_VERIFY_PARAM_set1_host(param, name, strlen(name)) != 1)
         return 0;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wcast-qual" /* in OpenSSL's macro; clang tells */
     return (int)SSL_set_tlsext_host_name(ssl, name);
+#pragma GCC diagnostic pop
 }
 
 struct ssl_st *tls_session_client(struct tls_ctx *c, const char *name, struct err *e)

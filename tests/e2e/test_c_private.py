@@ -253,6 +253,7 @@ def test_a_port_is_made_public_only_by_name_and_with_the_claim(stack, world):
     two = stack.agent(world.server, str(port), "--public", token=without, command="http",
                       wait=False)
     two.process.wait_line(lambda s: "public" in s and "token" in s, 20)
+    assert two.process.wait(20) == 3
     assert ask(world, world.server.host(port, "pub2"), "/", CURL).status == 401
     assert two.process.wait(15) == 3
 
