@@ -86,6 +86,7 @@ void conn_want(struct conn *c, unsigned events)
 static void bury(struct conn *c)
 {
     c->is_closed = true;
+    c->is_corked = false; /* closing sends all */
     c->ops = NULL;
     loop_timer_stop(&c->linger);
     loop_io_stop(&c->io);
@@ -135,6 +136,8 @@ void conn_close(struct conn **pc)
         close_now(c);
         return;
     }
+    if (c->is_corked)
+        conn_uncork(c);
     c->is_lingering = true;
     loop_timer_start(&c->linger, CONN_LINGER_MS);
     loop_job_at_end(&c->job);
@@ -252,6 +255,8 @@ static void on_job(void *arg)
 {
     struct conn *c = arg;
 
+    if (c->is_corked)
+        conn_uncork(c);
     if (c->is_closed) {
         mem_free(c);
     } else if (c->is_lingering) { /* the loop ends: no more time */
@@ -321,6 +326,8 @@ void conn_detach(struct conn **pc, struct conn_parts *ret)
     struct conn *c = *pc;
 
     *pc = NULL;
+    if (c->is_corked)
+        conn_uncork(c);
     buf_drop(&c->unread, c->unread_pos);
     *ret = (struct conn_parts){
         .fd = c->fd, .ssl = c->ssl, .unread = c->unread, .unsent = c->unsent};

@@ -20,6 +20,7 @@ struct conn {
     bool drained,
         full; /* the socket has no more, takes no more, until the poll says so */
     bool has_failed, has_eof;
+    bool is_corked;       /* the kernel gathers records until the job runs */
     bool end_told;        /* the owner has seen the failure or end */
     unsigned shut_layers; /* TLS layers whose close_notify is out */
     struct buf unread;
@@ -42,6 +43,8 @@ void conn_tls_clear(void);
 enum conn_result conn_tls_result(struct conn *c, int ret, unsigned *ret_waits);
 /** Send on what was taken before. CONN_OK: nothing is left. */
 enum conn_result conn_flush(struct conn *c);
+/** Let the kernel send what it gathered. */
+void conn_uncork(struct conn *c);
 /** Go on ending our direction. True when it has ended, or never will. */
 bool conn_try_finish(struct conn *c);
 

@@ -14,6 +14,9 @@
 enum {
     OWED_MAX = 8 + MUX_OPEN_MAX + 8 + 16 + 9, /* all one stream can owe */
     CUT_MIN = 1024, /* a bulk frame is not cut smaller to fill the message's end */
+    RECORD = 16384, /* a TLS record, which begins with the message's head: */
+    AGENT_HEAD = 8, /* masked (RFC 6455 5.2) */
+    SERVER_HEAD = 4,
     BULK_US = 50000,
     RTT_AGE_US = 100000,
     RTT_FLOOR_US = MUX_RTT_FLOOR_MS * 1000,
@@ -268,17 +271,30 @@ static void after_frame(struct mux_stream *s)
     mux_check_writable(s);
 }
 
-static size_t send_data(struct mux *m, uint8_t *out, size_t cap)
+/* How long a frame after `len` bytes of a message may be. If there is enough left of the
+ * TLS record, the frame ends with it: the other side gets its bytes a record at a time, and
+ * a frame in two records would be two writes there. */
+static size_t record_room(const struct mux *m, size_t len)
 {
-    size_t len = 0;
+    size_t head = m->conf.role == MUX_AGENT ? AGENT_HEAD : SERVER_HEAD;
+    size_t left = RECORD - (head + len + MUX_HEAD_LEN) % RECORD;
+
+    return left < RECORD / 2 ? MUX_FRAME_MAX : left;
+}
+
+/* `len` bytes of the message are in `out` already; how many are then. */
+static size_t send_data(struct mux *m, uint8_t *out, size_t len, size_t cap)
+{
 
     while (cap - len > MUX_HEAD_LEN) {
         struct mux_stream *s = pick(m);
-        size_t room = cap - len - MUX_HEAD_LEN, n;
+        size_t room = cap - len - MUX_HEAD_LEN, fit, n;
 
         if (s == NULL)
             break;
         n = sendable(s);
+        fit = record_room(m, len);
+        n = n < fit ? n : fit;
         if (n > room && room < CUT_MIN) { /* next time, and first */
             mux_list_add_first(is_bulk(s) ? &m->bulk : &m->small, &s->run);
             break;
@@ -303,7 +319,7 @@ size_t mux_send(struct mux *m, uint8_t *out, size_t cap, uint64_t now_us)
     /* What users write when they are told goes along if there was nothing else. */
     while (len == 0 && mux_wants_send(m)) {
         len = send_owed(m, out, cap);
-        len += send_data(m, out + len, cap - len);
+        len = send_data(m, out, len, cap);
         mux_wake_users(m);
     }
     m->in_call = false;

@@ -359,6 +359,11 @@ void sock_tune_link(int fd)
     set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, SILENCE_MS);
 }
 
+void sock_cork(int fd, bool on)
+{
+    set_int(fd, IPPROTO_TCP, TCP_CORK, on);
+}
+
 size_t sock_unsent(int fd)
 {
     int n = 0;

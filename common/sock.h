@@ -61,6 +61,8 @@ int sock_error(int fd);
 int sock_local(int fd, struct sock_addr *ret);
 /** Sets TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT for a link. Best effort. */
 void sock_tune_link(int fd);
+/** While on, the kernel sends whole segments only. Best effort. */
+void sock_cork(int fd, bool on);
 /** Bytes written but not yet sent by the kernel (SIOCOUTQNSD); 0 when it cannot say. */
 size_t sock_unsent(int fd);
 /** Close and forget; -1 is fine. */

@@ -14,6 +14,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include "common/limits.h"
 #include "common/mem.h"
 
 enum {
@@ -232,6 +233,7 @@ static struct tls_ctx *ctx_new(const SSL_METHOD *method, struct err *e)
     /* Only here, not in contexts of others: common/conn knows that bytes may wait inside
      * the TLS layer that SSL_pending() does not count. */
     SSL_CTX_set_read_ahead(c->ssl_ctx, 1);
+    SSL_CTX_set_default_read_buffer_len(c->ssl_ctx, TLS_READ_AHEAD);
     return c;
 }
 

@@ -136,7 +136,7 @@ LATENCY = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 def wrk(host, connections):
     out = subprocess.run(
         [program("wrk"), "-t1", "-c%d" % connections, "-d%ds" % SECONDS, "--latency",
-         "https://%s/1k" % host], capture_output=True, text=True, check=True).stdout
+         "-H", "Host: " + host, "https://127.0.0.1:%s/1k" % host.rsplit(":", 1)[1]], capture_output=True, text=True, check=True).stdout
     rps = float(re.search(r"Requests/sec:\s+([\d.]+)", out).group(1))
 
     def percentile(p):

@@ -15,6 +15,12 @@
  * Bytes are written directly, outside libwebsockets' callbacks, from jobs of the same
  * loop; what makes it wait is asked for first (begin()). A result of lws_write() is an
  * int and is never compared with a size_t.
+ *
+ * It reads one TLS record an event, with two calls of read(2), and knows nothing of bytes
+ * that OpenSSL has read ahead. So a link that is busy is served by on_more(), in a job: with
+ * reading ahead on, and called for as long as whole records can be in OpenSSL's buffer. When
+ * the job ends at most a part of one is left there, and reading ahead is off again: whatever
+ * libwebsockets does then, the socket tells it of the rest.
  */
 #include "tunneld/tunnel/link_server.h"
 
@@ -23,12 +29,11 @@
 #include <string.h>
 
 #include "common/buf.h"
-#include "common/http1.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "common/token.h"
 #include "common/ws.h"
+#include "tunneld/tunnel/link_upgrade.h"
 
 enum {
     PROTOCOL_HTTP,
@@ -39,6 +44,12 @@ enum {
 enum {
     STOP_TURNS = 5,
     STOP_TURN_MS = 2
+};
+
+enum {
+    BUSY_MIN = 8192,    /* a piece this long: more is on its way */
+    BUSY_RECORDS = 16,  /* records of a link in one turn */
+    BUSY_AGAIN_MS = 10, /* libwebsockets does not want to read now */
 };
 
 struct link_server {
@@ -70,6 +81,10 @@ struct agent_link {
     char why[64];           /* of the end, for closed() */
     unsigned close_status;  /* to send, with `why` */
     struct loop_timer kill; /* the close handshake's deadline */
+    struct loop_job more;   /* the link is busy */
+    struct loop_timer more_later;
+    bool has_read; /* RECEIVE came */
+    bool *gone;    /* set when the link is freed below on_more(), or NULL */
     struct sock_addr client;
 };
 
@@ -133,7 +148,14 @@ static void write_message(struct agent_link *a, size_t n, enum lws_write_protoco
 
 static void link_commit(struct link *l, size_t n)
 {
-    write_message(agent_link_of(l), n, LWS_WRITE_BINARY);
+    struct agent_link *a = agent_link_of(l);
+    bool is_long = n > BUSY_MIN;
+
+    if (is_long)
+        sock_cork(a->fd, true);
+    write_message(a, n, LWS_WRITE_BINARY);
+    if (is_long)
+        sock_cork(a->fd, false);
 }
 
 static int link_text(struct link *l, struct span json)
@@ -177,103 +199,17 @@ static const struct link_ops agent_link_ops = {link_begin, link_commit, link_tex
 /* -- the upgrade ------------------------------------------------------------------------
  */
 
-/* Answer in plain HTTP and hang up: the return value for libwebsockets. */
-static int refuse(struct agent_link *a, struct lws *wsi, const struct link_refusal *no)
-{
-    AUTO(buf_done)
-    struct buf b = BUF_INIT;
-    char pad[LWS_PRE] = {0};
-
-    log_info("link.refused", "client=%s status=%u why=%s",
-             sock_print(&a->client, (char[SOCK_TEXT_MAX]){0}), no->status,
-             log_q(no->why));
-    if (buf_add(&b, pad, sizeof pad) < 0 ||
-        buf_addf(&b,
-                 "HTTP/1.1 %u %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
-                 "Content-Length: %zu\r\nCache-Control: no-store\r\n"
-                 "Connection: close\r\nTunnel-Error: %s\r\n",
-                 no->status, http1_reason(no->status), strlen(no->why) + 1,
-                 no->code) < 0 ||
-        (no->status == 426 && buf_adds(&b, "Upgrade: websocket\r\n") < 0) ||
-        (no->retry_after_s &&
-         buf_addf(&b, "Retry-After: %u\r\n", no->retry_after_s) < 0) ||
-        buf_addf(&b, "\r\n%s\n", no->why) < 0)
-        return -1;
-    /* We hang up in any case, so a failed write changes nothing. */
-    (void)lws_write(wsi, b.p + LWS_PRE, b.len - LWS_PRE, LWS_WRITE_HTTP_HEADERS);
-    return -1;
-}
-
-/* A header's value, or "": libwebsockets joins repeated ones with a comma or semicolon,
- * which no value that we accept has. Returns -1 when it does not fit. */
-static int header(struct lws *wsi, enum lws_token_indexes id, char *out, size_t cap)
-{
-    int n;
-
-    out[0] = '\0';
-    if (lws_hdr_total_length(wsi, id) == 0)
-        return 0;
-    n = lws_hdr_copy(wsi, out, (int)cap, id);
-    return n < 0 ? -1 : 0;
-}
-
-static const char *tls_name(struct lws *wsi)
-{
-    const char *name = SSL_get_servername(lws_get_ssl(wsi), TLSEXT_NAMETYPE_host_name);
-
-    return name ? name : "";
-}
-
-static int check_form(struct lws *wsi, const char *upgrade, struct link_refusal *no)
-{
-    char text[256];
-
-    if (header(wsi, WSI_TOKEN_GET_URI, text, sizeof text) < 0 ||
-        strcmp(text, LINK_PATH) != 0) {
-        *no = (struct link_refusal){404, "no-such-preview", 0,
-                                    "there is nothing but the link here"};
-        return -1;
-    }
-    if (!upgrade || strcasecmp(upgrade, "websocket") != 0) {
-        *no = (struct link_refusal){426, "bad-request", 0, "the link is a WebSocket"};
-        return -1;
-    }
-    return 0;
-}
-
-/* Is our subprotocol in the list? */
-static bool offers_protocol(struct lws *wsi)
-{
-    char text[256], *save = NULL;
-
-    if (header(wsi, WSI_TOKEN_PROTOCOL, text, sizeof text) < 0)
-        return false;
-    for (char *p = strtok_r(text, ", \t", &save); p; p = strtok_r(NULL, ", \t", &save))
-        if (strcmp(p, LINK_PROTOCOL) == 0)
-            return true;
-    return false;
-}
-
 /* `upgrade` is NULL for a request without one. 0: go on with the upgrade. */
 static int on_request(struct agent_link *a, struct lws *wsi, const char *upgrade)
 {
-    char host[HOST_MAX + 16], auth[TOKEN_TEXT_MAX + 16];
-    struct link_refusal no = {431, "too-large", 0, "a header field is too long"};
-    struct link_request rq = {0};
+    struct link_refusal no = {0};
+    struct link_upgrade up;
 
-    if (check_form(wsi, upgrade, &no) < 0)
-        return refuse(a, wsi, &no);
-    if (header(wsi, WSI_TOKEN_HOST, host, sizeof host) < 0 ||
-        header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, auth, sizeof auth) < 0)
-        return refuse(a, wsi, &no);
-    rq.server_name = a->has_tls ? tls_name(wsi) : NULL;
-    rq.host = span_str(host);
-    rq.authorization = span_str(auth);
-    rq.has_protocol = offers_protocol(wsi);
     if (a->pass)
         return -1; /* a second request after an admitted one cannot be */
-    if (a->ls->ops->admit(a->ls->owner, &rq, &a->pass, &no) < 0)
-        return refuse(a, wsi, &no);
+    if (link_upgrade_read(wsi, a->has_tls, upgrade, &up, &no) < 0 ||
+        a->ls->ops->admit(a->ls->owner, &up.rq, &a->pass, &no) < 0)
+        return link_upgrade_refuse(wsi, &a->client, &no);
     return 0;
 }
 
@@ -283,6 +219,11 @@ static int on_established(struct agent_link *a, struct lws *wsi)
 
     a->pass = NULL;
     a->fd = lws_get_socket_fd(wsi);
+    /* One call writes a whole message, of several records; otherwise libwebsockets copies
+     * all but the first and writes one an event. What the socket does not take it keeps and
+     * repeats as it was, as OpenSSL wants it. */
+    if (a->has_tls)
+        SSL_clear_mode(lws_get_ssl(wsi), SSL_MODE_ENABLE_PARTIAL_WRITE);
     if (!pass || a->ls->ops->opened(a->ls->owner, &a->base, pass, &a->client) < 0)
         return -1;
     a->is_open = true;
@@ -319,6 +260,9 @@ static int on_receive(struct agent_link *a, struct lws *wsi, struct span piece)
 {
     if (a->is_broken)
         return -1;
+    a->has_read = true;
+    if (a->has_tls && a->is_open && piece.len >= BUSY_MIN)
+        loop_job_defer(&a->more);
     if (a->is_closing || !a->is_open)
         return 0;
     if (!lws_frame_is_binary(wsi))
@@ -326,6 +270,57 @@ static int on_receive(struct agent_link *a, struct lws *wsi, struct span piece)
     else if (piece.len > 0)
         a->base.user_ops->bytes(a->base.user, piece);
     return a->is_broken ? -1 : 0;
+}
+
+static void read_ahead(SSL *ssl, bool on)
+{
+    SSL_set_read_ahead(ssl, on);
+    if (on)
+        SSL_set_default_read_buffer_len(ssl, TLS_READ_AHEAD);
+}
+
+/* Whole records may be left: libwebsockets did not come to the end of them. */
+static bool has_more(struct agent_link *a)
+{
+    SSL *ssl = lws_get_ssl(a->wsi);
+
+    return ssl && !SSL_want_read(ssl) && SSL_has_pending(ssl) == 1;
+}
+
+/* False: the link is over, `a` perhaps freed. */
+static bool serve(struct agent_link *a)
+{
+    struct lws_pollfd p = {.fd = a->fd, .events = LWS_POLLIN};
+    bool gone = false;
+
+    a->gone = &gone;
+    for (unsigned i = 0; i < BUSY_RECORDS; i++) {
+        p.revents = LWS_POLLIN;
+        (void)lws_service_fd(a->ls->lws, &p); /* what it finds, the callbacks tell */
+        if (gone || !a->wsi || a->is_broken || SSL_want_read(lws_get_ssl(a->wsi)))
+            break;
+    }
+    if (!gone)
+        a->gone = NULL;
+    return !gone && a->wsi && !a->is_broken;
+}
+
+static void on_more(void *arg)
+{
+    struct agent_link *a = arg;
+
+    if (!a->is_open || a->is_broken)
+        return;
+    read_ahead(lws_get_ssl(a->wsi), true);
+    a->has_read = false;
+    if (!serve(a))
+        return;
+    if (!has_more(a))
+        read_ahead(lws_get_ssl(a->wsi), false);
+    else if (a->has_read)
+        loop_job_defer(&a->more);
+    else
+        loop_timer_start(&a->more_later, BUSY_AGAIN_MS);
 }
 
 /* The close frame, once. Not by lws_close_reason(): Debian's 4.1.6 is built with _DEBUG, where
@@ -369,6 +364,8 @@ static void on_closed(struct agent_link *a)
     a->is_open = false;
     a->wsi = NULL;
     loop_timer_stop(&a->kill);
+    loop_timer_stop(&a->more_later);
+    loop_job_cancel(&a->more);
     if (was_open)
         a->base.user_ops->closed(a->base.user, a->why[0] ? a->why : "cut");
 }
@@ -376,6 +373,8 @@ static void on_closed(struct agent_link *a)
 static void agent_link_free(struct agent_link *a)
 {
     on_closed(a);
+    if (a->gone)
+        *a->gone = true;
     if (a->pass)
         a->ls->ops->dropped(a->ls->owner, a->pass);
     buf_done(&a->text);
@@ -611,6 +610,8 @@ void link_server_take(struct link_server *ls, int *take_fd, bool has_tls,
     a->has_tls = has_tls;
     a->client = *client;
     loop_timer_init(&a->kill, ls->loop, on_kill, a);
+    loop_timer_init(&a->more_later, ls->loop, on_more, a);
+    loop_job_init(&a->more, ls->loop, on_more, a);
     sock_tune_link(fd); /* adopted sockets get no TCP_NODELAY from libwebsockets */
     ls->adopting = a;
     /* It closes the socket itself when it fails. */
