@@ -43,6 +43,7 @@ struct flow {
     struct loop_job reap;
     uint64_t flush_until_ms;
     enum state state;
+    size_t read_max; /* bytes of the next read */
     uint16_t port;
     bool app_ended;    /* the program sent its FIN, or broke: nothing to read */
     bool app_deaf;     /* writing failed: what comes for it is thrown away */
@@ -145,7 +146,7 @@ static void app_broke(struct flow *fl)
 static int read_once(struct flow *fl)
 {
     size_t cap = 0;
-    uint8_t *p = mux_stream_reserve(fl->s, FORWARD_READ_MAX, &cap);
+    uint8_t *p = mux_stream_reserve(fl->s, fl->read_max, &cap);
     ssize_t n;
 
     if (!p) {
@@ -168,6 +169,11 @@ static int read_once(struct flow *fl)
         mux_stream_finish(fl->s);
         return fl->state == OPEN ? 0 : -1;
     }
+    /* Not more memory than the program's answers need: they wait for the end of the turn,
+     * and there may be hundreds. */
+    fl->read_max = (size_t)n == cap       ? FORWARD_READ_MAX
+                   : n < FORWARD_READ_MIN ? FORWARD_READ_MIN
+                                          : fl->read_max;
     mux_stream_commit(fl->s, (size_t)n);
     return fl->state == OPEN ? (size_t)n == cap : -1;
 }
@@ -380,6 +386,7 @@ static struct flow *flow_new(struct forward *f, struct mux_stream *s, uint16_t p
     fl->s = s;
     fl->fd = -1;
     fl->port = port;
+    fl->read_max = FORWARD_READ_MIN;
     loop_timer_init(&fl->timer, f->loop, on_timer, fl);
     loop_job_init(&fl->reap, f->loop, on_reap, fl);
     fl->next = f->flows;

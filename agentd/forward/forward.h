@@ -19,7 +19,8 @@
 #include "common/mux.h"
 
 #define FORWARD_CONNECT_MS 5000  /* until the program's address answers */
-#define FORWARD_READ_MAX   65536 /* bytes of one read */
+#define FORWARD_READ_MIN   4000  /* bytes of one read, with a chunk's head a page */
+#define FORWARD_READ_MAX   65536 /* after one that was filled */
 #define FORWARD_READS      2     /* reads for one stream in one turn */
 #define FORWARD_FLUSH_MS   5000  /* a broken connection's last bytes may take */
 
