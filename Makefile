@@ -251,6 +251,8 @@ check-deps:
 	@tests/lint/deps.sh
 check-docs: $(B)/bin/tunneld
 	@tests/lint/docs.sh $<
+	@tests/lint/limits.sh
+	@tests/lint/names.sh
 check-words:
 	@codespell -q 3 -L 'ans,fo,te,hel,alph,nd' README.md docs common tunneld agentd certs examples
 # One file a run, so that all cores work.
