@@ -26,6 +26,7 @@ async function open() {
       "--disable-background-networking", "--disable-component-update", "--disable-sync",
       "--disable-features=Translate,OptimizationHints,MediaRouter",
       `--ignore-certificate-errors-spki-list=${args.spki}`,
+      ...(args.resolve ? [`--host-resolver-rules=${args.resolve}`] : []),
       ...(args.blockThirdPartyCookies ? ["--test-third-party-cookie-phaseout"] : [])],
   });
 }
