@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/limits.h"
 #include "common/log.h"
@@ -20,6 +21,8 @@ enum {
     EXIT_CONFIG = 2,
     LOOK_MS = 10,       /* how often a server that ends looks whether it may go on */
     HAND_OVER_MS = 500, /* for those who are connected but have not said for whom */
+    FD_RESERVE =
+        1024, /* descriptors beside limits.connections: files, loops, small_http */
 };
 
 enum server_state {
@@ -436,6 +439,21 @@ static int serve(struct server *s, struct err *e)
     return r;
 }
 
+/* Shells and service managers start programs with 1,024. Before the contexts of libwebsockets,
+ * whose tables have the limit of that moment; no more than needed, because each has that size. */
+static void raise_descriptors(const struct config *c)
+{
+    rlim_t want = (rlim_t)c->limits.connections + FD_RESERVE;
+    struct rlimit r;
+
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur >= want)
+        return;
+    r.rlim_cur = r.rlim_max < want ? r.rlim_max : want;
+    if (setrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur < want)
+        log_warn("start.descriptors", "wanted=%llu why=%s", (unsigned long long)want,
+                 log_q("the hard limit allows fewer than limits.connections needs"));
+}
+
 int server_run(const char *config_path)
 {
     struct server s = {.config_path = config_path};
@@ -446,6 +464,7 @@ int server_run(const char *config_path)
     if (!s.conf)
         return EXIT_CONFIG;
     log_setup(s.conf->log_json, s.conf->log_level);
+    raise_descriptors(s.conf);
     r = make(&s, &e) < 0 ? -1 : serve(&s, &e);
     if (r < 0)
         log_err("start", "why=%s", log_q(e.msg));

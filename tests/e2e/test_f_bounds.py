@@ -109,3 +109,12 @@ def test_a_thousand_stalled_clients_stay_inside_the_budget(world):
     for c in stalled:
         c.close()
     wait_until(lambda: world.server.metric("tunneld_connections_open") < 5, 30, "the end")
+
+
+def test_the_server_raises_its_limit_of_descriptors(stack):
+    server = stack.server(limits={"connections": 500})
+    server.stop()
+    server.start(wrap=["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh"])
+    with open("/proc/%d/limits" % server.process.pid) as f:
+        soft = next(line.split()[3] for line in f if line.startswith("Max open files"))
+    assert int(soft) == 500 + 1024
