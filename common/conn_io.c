@@ -49,7 +49,8 @@ enum conn_result conn_tls_result(struct conn *c, int ret, unsigned *ret_waits)
 /* OpenSSL judges by the thread's error queue and errno: nothing old may be in them. */
 void conn_tls_clear(void)
 {
-    ERR_clear_error();
+    if (ERR_peek_error() != 0) /* clearing is slow, and done for each record */
+        ERR_clear_error();
     errno = 0;
 }
 

@@ -180,24 +180,38 @@ static bool is_number_in(const char *fmt, const char *key, size_t key_len)
     return false;
 }
 
+/* How many bytes from here on need no escape. */
+static size_t plain_run(const char *p, const char *end)
+{
+    const char *start = p;
+
+    while (p < end && *p != '"' && *p != '\\')
+        p++;
+    return (size_t)(p - start);
+}
+
 /* log_q() writes \" \\ and \xNN; JSON writes \" \\ and \u00NN. */
 static void put_json_text(struct line *l, const char *p, size_t n, bool is_quoted)
 {
     const char *end = p + n;
 
-    for (; p < end; p++) {
+    while (p < end) {
+        size_t run = plain_run(p, end);
+
+        put(l, p, run);
+        p += run;
+        if (p == end)
+            return;
         if (is_quoted && *p == '\\' && end - p >= 4 && p[1] == 'x') {
             puts_(l, "\\u00");
             put(l, p + 2, 2);
-            p += 3;
+            p += 4;
         } else if (is_quoted && *p == '\\' && end - p >= 2) {
             put(l, p, 2);
-            p++;
-        } else if (*p == '"' || *p == '\\') {
-            put(l, "\\", 1);
-            put(l, p, 1);
+            p += 2;
         } else {
-            put(l, p, 1);
+            put(l, "\\", 1);
+            put(l, p++, 1);
         }
     }
 }
@@ -250,38 +264,49 @@ static size_t print_pairs(char text[LINE_TEXT], const char *fmt, va_list ap)
     return len;
 }
 
+/* Up to the pairs, of which the text form has a space in front of each. */
+static void begin_line(struct line *l, bool is_json, enum log_level level,
+                       const char *event)
+{
+    puts_(l, is_json ? "{\"time\":\"" : "");
+    put_time(l);
+    puts_(l, is_json ? "\",\"level\":\"" : " ");
+    puts_(l, LEVEL_NAME[level]);
+    puts_(l, is_json ? "\",\"event\":\"" : " event=");
+    puts_(l, event);
+    puts_(l, is_json ? "\"" : "");
+    l->cap -= 2; /* for the end, whatever of the pairs fits */
+}
+
+static void end_line(struct line *l, bool is_json)
+{
+    l->cap += 2;
+    puts_(l, is_json ? "}\n" : "\n");
+}
+
+static bool is_json_now(void)
+{
+    return atomic_load_explicit(&json_now, memory_order_relaxed);
+}
+
 PRINTF_LIKE(4, 0)
 static void put_line(struct line *l, enum log_level level, const char *event,
                      const char *fmt, va_list ap)
 {
+    bool is_json = is_json_now();
     char text[LINE_TEXT];
     const char *p = text;
     size_t len = print_pairs(text, fmt, ap);
     struct pair v;
 
-    if (!atomic_load_explicit(&json_now, memory_order_relaxed)) {
-        put_time(l);
-        puts_(l, " ");
-        puts_(l, LEVEL_NAME[level]);
-        puts_(l, " event=");
-        puts_(l, event);
+    begin_line(l, is_json, level, event);
+    if (!is_json) {
         puts_(l, len > 0 ? " " : "");
         put(l, text, len);
-        puts_(l, "\n");
-        return;
     }
-    puts_(l, "{\"time\":\"");
-    put_time(l);
-    puts_(l, "\",\"level\":\"");
-    puts_(l, LEVEL_NAME[level]);
-    puts_(l, "\",\"event\":\"");
-    puts_(l, event);
-    puts_(l, "\"");
-    l->cap -= 2; /* for the end, whatever of the pairs fits */
-    while ((p = next_pair(p, text + len, &v)) != NULL)
+    while (is_json && (p = next_pair(p, text + len, &v)) != NULL)
         put_json_pair(l, &v, fmt);
-    l->cap += 2;
-    puts_(l, "}\n");
+    end_line(l, is_json);
 }
 
 /* A writer at a time: a pipe takes only PIPE_BUF bytes in one piece. Somebody who shares
@@ -322,19 +347,86 @@ void log_at(enum log_level level, const char *event, const char *fmt, ...)
     errno = saved;
 }
 
-void log_access(const char *fmt, ...)
+/* -- access lines -------------------------------------------------------------------- */
+
+static void put_number(struct line *l, uint64_t n)
 {
+    char digits[20]; /* 2^64 has as many */
+    size_t at = sizeof(digits);
+
+    do {
+        digits[--at] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    put(l, digits + at, sizeof(digits) - at);
+}
+
+static void put_word(struct line *l, struct span word, bool is_json)
+{
+    size_t before = l->len;
+
+    puts_(l, is_json ? "\"" : "");
+    if (is_json)
+        put_json_text(l, (const char *)word.p, word.len, false);
+    else
+        put(l, (const char *)word.p, word.len);
+    for (; before < l->len; before++)
+        if (l->p[before] < ' ' || l->p[before] > '~')
+            l->p[before] = '?';
+    puts_(l, is_json ? "\"" : "");
+}
+
+static void put_quoted_text(struct line *l, struct span text, bool is_json)
+{
+    const char *q = log_qs(text);
+
+    if (!is_json) {
+        puts_(l, q);
+        return;
+    }
+    puts_(l, "\"");
+    put_json_text(l, q + 1, strlen(q) - 2, true);
+    puts_(l, "\"");
+}
+
+static void put_pair(struct line *l, const struct log_pair *p, bool is_json)
+{
+    size_t before = l->len;
+
+    puts_(l, is_json ? ",\"" : " ");
+    puts_(l, p->key);
+    puts_(l, is_json ? "\":" : "=");
+    switch (p->kind) {
+    case LOG_NUMBER:
+        put_number(l, p->number);
+        break;
+    case LOG_WORD:
+        put_word(l, p->text, is_json);
+        break;
+    case LOG_TEXT:
+        put_quoted_text(l, p->text, is_json);
+        break;
+    }
+    if (l->is_full) { /* whole or not at all */
+        l->len = before;
+        l->is_full = false;
+    }
+}
+
+void log_access(const struct log_pair *pairs, size_t n)
+{
+    bool is_json = is_json_now();
     struct line l;
-    va_list ap;
 
     if (!log_is_on(LOG_INFO))
         return;
     if (ACCESS_CAP - access_len < LINE_WHOLE)
         log_flush();
     l = (struct line){.p = access_buf + access_len, .cap = LINE_WHOLE};
-    va_start(ap, fmt);
-    put_line(&l, LOG_INFO, "access", fmt, ap);
-    va_end(ap);
+    begin_line(&l, is_json, LOG_INFO, "access");
+    for (size_t i = 0; i < n; i++)
+        put_pair(&l, &pairs[i], is_json);
+    end_line(&l, is_json);
     access_len += l.len;
 }
 

@@ -110,6 +110,19 @@ int sock_parse(const char *text, struct sock_addr *ret, struct err *e)
     return 0;
 }
 
+/* inet_ntop() goes through printf(), and each request prints one or two. */
+static void print_ip4(const uint8_t *p, char *out)
+{
+    for (int i = 0; i < 4; i++) {
+        if (p[i] >= 100)
+            *out++ = (char)('0' + p[i] / 100);
+        if (p[i] >= 10)
+            *out++ = (char)('0' + p[i] / 10 % 10);
+        *out++ = (char)('0' + p[i] % 10);
+        *out++ = i < 3 ? '.' : '\0';
+    }
+}
+
 const char *sock_print_ip(const struct sock_addr *a, char out[SOCK_TEXT_MAX])
 {
     out[0] = '\0';
@@ -117,7 +130,7 @@ const char *sock_print_ip(const struct sock_addr *a, char out[SOCK_TEXT_MAX])
         return out;
     /* The room is always enough. */
     if (a->u.sa.sa_family == AF_INET)
-        (void)inet_ntop(AF_INET, &a->u.in.sin_addr, out, SOCK_TEXT_MAX);
+        print_ip4((const uint8_t *)&a->u.in.sin_addr, out);
     else if (a->u.sa.sa_family == AF_INET6)
         (void)inet_ntop(AF_INET6, &a->u.in6.sin6_addr, out, SOCK_TEXT_MAX);
     return out;

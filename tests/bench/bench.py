@@ -21,7 +21,7 @@ os.environ["BUILD"] = sys.argv[1]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 import conftest  # noqa: E402
 from conftest import BUILD, DOMAIN, Certs, Stack, below_ephemeral_port, free_port, program, tool  # noqa: E402
-from processes import wait_until  # noqa: E402
+from processes import Process, wait_until  # noqa: E402
 
 REPS = int(os.environ.get("REPS", "3"))
 SECONDS = int(os.environ.get("SECONDS", "3"))
@@ -93,9 +93,26 @@ class Reference:
         self.host = "%s:%d" % (DOMAIN, self.port)
 
 
+class LoggingToFile(Process):
+    """As under an init system, and as nginx here. Reading the log line by line would take a good
+    part of the two cores."""
+
+    def __init__(self, argv, log):
+        super().__init__(["sh", "-c", 'log=$1; shift; exec "$@" 2>"$log"', "sh", str(log), *argv])
+        self.log = log
+
+    def wait_line(self, test, deadline_s=15, start=0, name=None):
+        return wait_until(lambda: self.log.exists() and next(
+            (s for s in self.log.read_text().splitlines() if test(s)), None), deadline_s, "the line")
+
+
 class Us:
     def __init__(self, stack, certs, app_port):
-        self.server = stack.server(default_visibility="public")
+        self.server = stack.keep(conftest.Server(PLACE / "server", certs,
+                                                 default_visibility="public"))
+        self.server.process = LoggingToFile([tool("tunneld"), "serve", "-c", self.server.file],
+                                            self.server.place / "log")
+        self.server.wait_ready()
         self.agent = stack.agent(self.server)
         self.agent.wait_port(app_port)
         self.host = self.server.host(app_port, "demo")

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One request and its answer. The order of decisions (DESIGN 7): syntax, authority ours,
+ * One request and its answer. The order of decisions: syntax, authority ours,
  * reserved path, access; then exchange_dial() finds out whether the sandbox is known, its
  * link up, the port published. All that is asked for later is in x.raw, the head as it came.
  */
@@ -64,6 +64,16 @@ void exchange_drop(struct client *c, enum mux_reason why)
     c->is_behind = false;
 }
 
+static struct log_pair number(const char *key, uint64_t n)
+{
+    return (struct log_pair){.key = key, .kind = LOG_NUMBER, .number = n};
+}
+
+static struct log_pair word(const char *key, const char *text)
+{
+    return (struct log_pair){.key = key, .kind = LOG_WORD, .text = span_str(text)};
+}
+
 void exchange_log(struct client *c)
 {
     const struct exchange *x = &c->x;
@@ -75,16 +85,23 @@ void exchange_log(struct client *c)
     c->x.is_running = false;
     metric_inc(METRIC_REQUESTS);
     loop_job_defer(&c->edge->log_job);
-    log_access("client=%s sandbox=%s port=%u method=%.*s path=%s status=%u up=%llu "
-               "down=%llu head_ms=%llu ms=%llu error=%s%s%s",
-               sock_print_ip(&x->client, ip), x->site.id[0] ? x->site.id : "-",
-               x->site.port, (int)(x->method.len < 16 ? x->method.len : 16),
-               x->method.len ? (const char *)x->method.p : "-", log_qs(x->path),
-               x->status, (unsigned long long)x->bytes_up,
-               (unsigned long long)x->bytes_down,
-               (unsigned long long)(x->answered_ms ? x->answered_ms - x->started_ms : 0),
-               (unsigned long long)(now - x->started_ms), x->error ? x->error : "-",
-               x->rule ? " rule=" : "", x->rule ? log_q(x->rule) : "");
+    struct log_pair pair[] = {
+        word("client", sock_print_ip(&x->client, ip)),
+        word("sandbox", x->site.id[0] ? x->site.id : "-"),
+        number("port", x->site.port),
+        word("method", "-"),
+        {.key = "path", .kind = LOG_TEXT, .text = x->path},
+        number("status", x->status),
+        number("up", x->bytes_up),
+        number("down", x->bytes_down),
+        number("head_ms", x->answered_ms ? x->answered_ms - x->started_ms : 0),
+        number("ms", now - x->started_ms),
+        word("error", x->error ? x->error : "-"),
+        {.key = "rule", .kind = LOG_TEXT, .text = span_str(x->rule ? x->rule : "")},
+    };
+    if (x->method.len)
+        pair[3].text = span_of(x->method.p, x->method.len < 16 ? x->method.len : 16);
+    log_access(pair, sizeof(pair) / sizeof(pair[0]) - (x->rule ? 0 : 1));
 }
 
 void exchange_done(struct client *c)

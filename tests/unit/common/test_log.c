@@ -95,7 +95,8 @@ static void lines_above_the_level_are_not_written(void **state)
     log_setup(false, LOG_WARN);
     log_notice("a", "%s", "");
     log_debug("b", "%s", "");
-    log_access("path=%s", "/");
+    log_access(&(struct log_pair){.key = "path", .kind = LOG_WORD, .text = span_str("/")},
+               1);
     log_flush();
     assert_string_equal(caught(c), "");
     log_warn("c", "%s", "");
@@ -254,14 +255,71 @@ static void a_long_line_is_cut_between_pairs(void **state)
 
 /* -- access lines, threads ------------------------------------------------------------- */
 
+static void log_get(unsigned status)
+{
+    struct log_pair pair[] = {
+        {.key = "method", .kind = LOG_WORD, .text = span_str("GET")},
+        {.key = "status", .kind = LOG_NUMBER, .number = status},
+    };
+
+    log_access(pair, 2);
+}
+
+static void access_lines_are_harmless_whatever_is_in_them(void **state)
+{
+    struct log_pair pair[] = {
+        {.key = "error", .kind = LOG_WORD, .text = span_of("a\n\"\x1b\xff", 5)},
+        {.key = "path", .kind = LOG_TEXT, .text = span_of("/\"\n b", 5)},
+        {.key = "most", .kind = LOG_NUMBER, .number = UINT64_MAX},
+        {.key = "least", .kind = LOG_NUMBER},
+    };
+    struct catch *c = *state;
+    struct json *line;
+    const char *p;
+
+    log_access(pair, 4);
+    log_flush();
+    assert_string_equal(after_time(caught(c)),
+                        "info event=access error=a?\"?? path=\"/\\\"\\x0a b\" "
+                        "most=18446744073709551615 least=0\n");
+    log_setup(true, LOG_INFO);
+    log_access(pair, 4);
+    log_flush();
+    p = strchr(caught(c), '{');
+    assert_non_null(strstr(p, ",\"event\":\"access\",\"error\":\"a?\\\"??\","
+                              "\"path\":\"/\\\"\\u000a b\","
+                              "\"most\":18446744073709551615,\"least\":0}\n"));
+    pair[2].number = 7; /* the parser's numbers are smaller */
+    log_access(pair, 4);
+    log_flush();
+    p = strrchr(caught(c), '{');
+    line = parse_line(p);
+    json_free(line);
+}
+
+static void a_long_access_line_leaves_pairs_out(void **state)
+{
+    static char text[5000];
+    struct log_pair pair[] = {
+        {.key = "a", .kind = LOG_NUMBER, .number = 1},
+        {.key = "b", .kind = LOG_WORD, .text = span_of(text, sizeof(text))},
+        {.key = "c", .kind = LOG_NUMBER, .number = 2},
+    };
+    struct catch *c = *state;
+
+    log_access(pair, 3);
+    log_flush();
+    assert_string_equal(after_time(caught(c)), "info event=access a=1 c=2\n");
+}
+
 static void access_lines_wait_for_the_flush(void **state)
 {
     struct catch *c = *state;
     unsigned i, lines = 0;
     const char *p;
 
-    log_access("method=%s status=%d", "GET", 200);
-    log_access("method=%s status=%d", "GET", 404);
+    log_get(200);
+    log_get(404);
     assert_string_equal(caught(c), "");
     log_flush();
     p = after_time(caught(c));
@@ -270,7 +328,7 @@ static void access_lines_wait_for_the_flush(void **state)
     log_flush();
     assert_string_equal(caught(c), "");
     for (i = 0; i < 2000; i++) /* more than the buffer holds */
-        log_access("method=%s status=%d", "GET", 200);
+        log_get(200);
     log_flush();
     for (p = caught(c); *p != '\0'; p = strchr(p, '\n') + 1, lines++)
         assert_memory_equal(after_time(p), "info event=access method=GET status=200\n",
@@ -285,7 +343,7 @@ static void *write_lines(void *arg)
 
     for (i = 0; i < 500; i++) {
         log_info("thread", "name=%s n=%u", name, i);
-        log_access("name=%s n=%u", name, i);
+        log_access(&(struct log_pair){"name", LOG_WORD, 0, span_str(name)}, 1);
     }
     log_flush();
     return NULL;
@@ -385,6 +443,8 @@ int main(void)
         CAUGHT(json_lines_are_valid_whatever_is_quoted_in_them),
         CAUGHT(text_that_is_not_quoted_makes_no_second_line),
         CAUGHT(a_long_line_is_cut_between_pairs),
+        CAUGHT(access_lines_are_harmless_whatever_is_in_them),
+        CAUGHT(a_long_access_line_leaves_pairs_out),
         CAUGHT(access_lines_wait_for_the_flush),
         CAUGHT(threads_do_not_mix_their_lines),
         CAUGHT(errno_survives_a_line),
