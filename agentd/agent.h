@@ -22,7 +22,7 @@
 #define AGENT_FD_RESERVE 64       /* descriptors for all but connections to programs */
 #define AGENT_MIN_FLOWS  16
 
-/** The exit codes of DESIGN 5. */
+/** The exit codes of agentd(8). */
 enum agent_exit {
     AGENT_DONE = 0,
     AGENT_FAILED = 1,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * options -- what agentd is told: command line, environment, file, in this order of
- *            precedence (DESIGN 5, agentd.conf(5)).
+ *            precedence (agentd(8), agentd.conf(5)).
  *
  * Shape    no output and no exit: faults come back as sentences. A token is taken from a
  *          file or the environment, never from an argument.

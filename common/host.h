@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * host -- authorities, preview labels and sandbox ids: the one canonicaliser that routing
- *         and access share (DESIGN 4). What it accepts is lower case, without a trailing dot.
+ *         and access share. What it accepts is lower case, without a trailing dot.
  */
 #ifndef COMMON_HOST_H
 #define COMMON_HOST_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * token -- JSON Web Tokens (RFC 7519, compact JWS), EdDSA (RFC 8037) and HS256 (RFC
- * 7518), the algorithm pinned to the key and never taken from the token. DESIGN 6.
+ * 7518), the algorithm pinned to the key and never taken from the token.
  */
 #ifndef COMMON_TOKEN_H
 #define COMMON_TOKEN_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * cli -- tunneld's command line (DESIGN 5): everything but `serve` itself. Results go to
+ * cli -- tunneld's command line: everything but `serve` itself. Results go to
  *        stdout, faults to stderr.
  */
 #ifndef TUNNELD_CLI_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * config -- tunneld's configuration (DESIGN 6): JSON in, one immutable struct out, checked
+ * config -- tunneld's configuration: JSON in, one immutable struct out, checked
  *           completely before anything uses it. Reference counted, shared by threads.
  *           The bounds an operator may change are rows of tunneld/config.def.
  */

@@ -18,7 +18,7 @@ struct doctor_conf {
     bool json; /* one object a line: check, result (ok, fail, skipped), finding, advice */
     FILE *out;
 };
-/** Makes a loop of its own and runs it. Exit codes of DESIGN 5: 0, 1 (TLS or upgrade
+/** Makes a loop of its own and runs it. Exit codes of agentd(8): 0, 1 (TLS or upgrade
  *  failed), 2 (settings; *e says which, nothing is printed), 3 (token), 4 (not reachable:
  *  name, connection or proxy). */
 int doctor_run(const struct doctor_conf *conf, struct err *e);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/** server_url -- "https://DOMAIN[:PORT]", and the link's host under it (DESIGN 4). */
+/** server_url -- "https://DOMAIN[:PORT]", and the link's host under it. */
 #ifndef AGENTD_LINK_SERVER_URL_H
 #define AGENTD_LINK_SERVER_URL_H
 

@@ -26,7 +26,7 @@
 struct uplink;
 struct dialer; /* agentd/link/dial.h: what many links of one process can share */
 
-/** Why an uplink came to its end. The values are the exit codes of DESIGN 5. */
+/** Why an uplink came to its end. The values are the exit codes of agentd(8). */
 enum uplink_end {
     UPLINK_STOPPED = 0,     /* uplink_stop() has finished */
     UPLINK_REFUSED = 3,     /* the token was refused, and the token file has no other */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table of errors (DESIGN 7): each code, its status, and the form that the client can use."""
+"""The table of errors: each code, its status, and the form that the client can use."""
 
 import os
 import sys

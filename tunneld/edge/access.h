@@ -2,12 +2,12 @@
 /**
  * access -- may this request see this preview, and how our credentials are taken off it.
  *
- * Credentials (DESIGN 7): an access token in `?_tunnel=` or in X-Tunnel-Token, and the
+ * Credentials: an access token in `?_tunnel=` or in X-Tunnel-Token, and the
  * cookie `__Host-tunnel`, sealed and bound to the host it was given for.
  *
  * Cookie   b64url(seal(key, aad = host, plain)); plain is
  *            | 1 | exp 8 | len sub | len tenant | 255: any port, else n, n x (first 2, last 2) |
- *          big-endian. It counts only where no other site can have sent it (DESIGN 2.6).
+ *          big-endian. It counts only where no other site can have sent it.
  */
 #ifndef TUNNELD_EDGE_ACCESS_H
 #define TUNNELD_EDGE_ACCESS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * classify -- whose is a connection, from its first bytes, taking no part in it: the server
- *             name of a ClientHello, the Host of a plaintext request (DESIGN 2.1).
+ *             name of a ClientHello, the Host of a plaintext request.
  *
  * Shape    engine without I/O. Looks at the same first bytes again and again as they grow.
  * Limits   CLIENTHELLO_MAX, CLASSIFY_HEAD_MAX.

@@ -3,7 +3,7 @@
  * edge -- one worker's client connections: TLS, HTTP/1, access, and the way to the app.
  *
  * Shape    owns every connection given to it until that is closed or moved on. Decides
- * per request, by authority (DESIGN 2.1, 7). Threads  one worker's. What comes from
+ * per request, by authority. Threads  one worker's. What comes from
  * elsewhere comes as a struct worker_guest.
  */
 #ifndef TUNNELD_EDGE_EDGE_H

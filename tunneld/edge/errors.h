@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * errors -- the answers that we make ourselves (DESIGN 7), one row each, in the form that
+ * errors -- the answers that we make ourselves, one row each, in the form that
  *           the client can use.
  */
 #ifndef TUNNELD_EDGE_ERRORS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * request -- the head that goes to the app, written anew from the parsed one (DESIGN 2.5,
- *            7): hop-by-hop fields and our credentials gone, the host mode applied.
+ * request -- the head that goes to the app, written anew from the parsed one:
+ *            hop-by-hop fields and our credentials gone, the host mode applied.
  */
 #ifndef TUNNELD_EDGE_REQUEST_H
 #define TUNNELD_EDGE_REQUEST_H

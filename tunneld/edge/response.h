@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * response -- the head that goes to the client, written anew from the app's (DESIGN 2.5,
- *             7): hop-by-hop fields and what only we may say gone, URLs of this machine
+ * response -- the head that goes to the client, written anew from the app's:
+ *             hop-by-hop fields and what only we may say gone, URLs of this machine
  *             turned into previews.
  */
 #ifndef TUNNELD_EDGE_RESPONSE_H

@@ -103,7 +103,7 @@ static void set_why(struct agent_link *a, const char *why)
  */
 
 /* End the connection without a word. The timeout is set outside libwebsockets' callbacks,
- * so its timer must be told (FACTS 1.5 iii). */
+ * so its timer must be told. */
 static void kill_now(struct agent_link *a, const char *why)
 {
     set_why(a, why);
@@ -341,7 +341,7 @@ static int send_close(struct agent_link *a)
     text[1] = (uint8_t)a->close_status;
     memcpy(text + 2, a->why, n - 2);
     head = ws_frame(text, n, WS_CLOSE, true, NULL);
-    /* "HTTP" is how it lets bytes through as they are (FACTS 1.1.3 A). */
+    /* "HTTP" is how it lets bytes through as they are. */
     return lws_write(a->wsi, text - head, head + n, LWS_WRITE_HTTP) < 0 ? -1 : 0;
 }
 
@@ -479,7 +479,7 @@ static const struct lws_protocols protocols[] = {
     {LINK_PROTOCOL, on_event, 0, LINK_RX, PROTOCOL_TUNNEL, NULL, MUX_BATCH + LWS_PRE},
     {NULL, NULL, 0, 0, 0, NULL, 0}};
 
-/* No pings of its own: they would go between our frames (FACTS 1.1.3). */
+/* No pings of its own: they would go between our frames. */
 static const lws_retry_bo_t no_pings = {0};
 
 static void on_log(int level, const char *line)
@@ -503,7 +503,7 @@ static void vhost_describe(struct lws_context_creation_info *info, const char *n
     info->port = CONTEXT_PORT_NO_LISTEN_SERVER;
     info->vhost_name = name;
     info->protocols = protocols;
-    info->alpn = "http/1.1"; /* libwebsockets' HTTP/2 is not for us (FACTS 1.0, 6) */
+    info->alpn = "http/1.1"; /* libwebsockets' HTTP/2 is not for us */
     info->timeout_secs = LINK_HTTP_S;
     info->keepalive_timeout = LINK_HTTP_S;
     info->retry_and_idle_policy = &no_pings;

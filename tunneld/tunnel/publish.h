@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * publish -- the ports that one sandbox publishes: the table, the rules by which a port gets
- *            in (DESIGN 6: token's ports, names and public), and the URLs.
+ *            in (the token's ports, names and public), and the URLs.
  */
 #ifndef TUNNELD_TUNNEL_PUBLISH_H
 #define TUNNELD_TUNNEL_PUBLISH_H

@@ -297,7 +297,7 @@ static enum attempt attempt(const struct sandbox *b, const struct dial_want *w,
 {
     enum mux_result why = MUX_OK;
 
-    /* Until there is a store, every well-formed id counts as known (DESIGN 7): after a restart
+    /* Until there is a store, every well-formed id counts as known: after a restart
      * of ours none was linked yet, and their agents are on the way. */
     *ret = DIAL_OFFLINE;
     if (!b->session)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * registry -- one worker's sandboxes: who is linked, which ports they publish, who waits.
- *             And dial: a stream to a sandbox's port, waiting for it where DESIGN 7 says so.
+ *             And dial: a stream to a sandbox's port, waiting for it where that helps.
  *
  * Threads  one worker's; nothing here is shared.
  */

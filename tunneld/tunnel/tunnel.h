@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * tunnel -- what admission, sessions and the registry of one worker work with, and the
- *           admission itself: who may link (DESIGN 2.2, 6).
+ *           admission itself: who may link.
  *
  * Owner    the worker; `conf` and `keys` change only between callbacks, after a reload.
  */
