@@ -202,6 +202,19 @@ enum directory_result directory_own(struct directory *d, const char *id,
     return r;
 }
 
+bool directory_owner(struct directory *d, const char *id,
+                     char ret_tenant[TOKEN_TENANT_MAX + 1])
+{
+    const struct owner *o;
+
+    pthread_mutex_lock(&d->lock);
+    o = (struct owner *)table_find(&d->owners, directory_hash(d, id), id);
+    if (o)
+        (void)snprintf(ret_tenant, TOKEN_TENANT_MAX + 1, "%s", o->tenant->name);
+    pthread_mutex_unlock(&d->lock);
+    return o != NULL;
+}
+
 static struct claim *claim_find(struct directory *d, const char *name)
 {
     return (struct claim *)table_find(&d->claims, directory_hash(d, name), name);

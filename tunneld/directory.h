@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "common/host.h"
+#include "common/token.h"
 
 struct directory;
 
@@ -30,6 +31,10 @@ enum directory_result {
 /** `tenant` uses `id`: the first to do so owns it from then on. */
 enum directory_result directory_own(struct directory *d, const char *id,
                                     const char *tenant);
+
+/** Whose is `id`? false: nobody's yet. */
+bool directory_owner(struct directory *d, const char *id,
+                     char ret_tenant[TOKEN_TENANT_MAX + 1]);
 
 /** Point `name` at a port of `id`, which belongs to `tenant`. A name stays with its
  * tenant; within it, with the sandbox that uses it until directory_release(). */

@@ -121,7 +121,16 @@ static bool on_find_name(void *owner, const char *name, char ret_id[HOST_ID_MAX 
     return directory_find(w->shared.directory, name, ret_id, ret_port);
 }
 
-static const struct edge_ops worker_edge_ops = {on_owns, on_give, on_find_name};
+static bool on_find_tenant(void *owner, const char *id,
+                           char ret_tenant[TOKEN_TENANT_MAX + 1])
+{
+    struct worker *w = owner;
+
+    return directory_owner(w->shared.directory, id, ret_tenant);
+}
+
+static const struct edge_ops worker_edge_ops = {on_owns, on_give, on_find_name,
+                                                on_find_tenant};
 
 /* -- making --------------------------------------------------------------------------------------- */
 

@@ -206,6 +206,14 @@ def test_no_bad_token_opens_a_preview(world):
         assert a.status in (401, 403) and not a.all("set-cookie"), name
 
 
+def test_a_foreign_tenants_token_is_none_also_while_the_agent_is_away(world, stack):
+    agent = stack.agent(world.server, token=mint(world.acme, "acme-1", "tunnel:link", "away"))
+    agent.stop()
+    token = mint(world.rival, "rival-1", "tunnel:access", "away")
+    a = ask(world, world.server.host(world.port, "away"), "/", CURL + [("X-Tunnel-Token", token)])
+    assert (a.status, a.error) == (401, "login-required")
+
+
 def test_a_token_for_other_ports_is_forbidden(world):
     a = ask(world, world.server.host(world.port, "demo"), "/",
             CURL + [("X-Tunnel-Token", access(world, ports="1-10"))])

@@ -210,7 +210,15 @@ static bool find_name(void *owner, const char *name, char ret_id[HOST_ID_MAX + 1
     return true;
 }
 
-static const struct edge_ops edge_ops = {owns, give, find_name};
+static bool find_tenant(void *owner, const char *id,
+                        char ret_tenant[TOKEN_TENANT_MAX + 1])
+{
+    struct scene *s = owner;
+
+    return directory_owner(s->directory, id, ret_tenant);
+}
+
+static const struct edge_ops edge_ops = {owns, give, find_name, find_tenant};
 
 static void on_fault(void *arg, const char *place, const char *rule)
 {

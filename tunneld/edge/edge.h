@@ -35,6 +35,9 @@ struct edge_ops {
     /* NAME.domain: the sandbox and port it points at; false: no such name. */
     bool (*find_name)(void *owner, const char *name, char ret_id[HOST_ID_MAX + 1],
                       uint16_t *ret_port);
+    /* Whose sandbox is it, linked now or not? false: nobody's yet. */
+    bool (*find_tenant)(void *owner, const char *id,
+                        char ret_tenant[TOKEN_TENANT_MAX + 1]);
 };
 
 #define EDGE_COOKIE_KEY_LEN 32

@@ -325,7 +325,9 @@ static void at_preview(struct client *c, const struct http1_head *h)
     access_decide(&keys, &x->site, h, (int64_t)time(NULL), &a);
     registry_look(e->registry, x->site.id, x->site.port, &look);
     is_public = look.is_published ? look.is_public : e->conf->default_public;
-    if (look.is_linked && a.kind != ACCESS_PREFLIGHT &&
+    /* A foreign tenant's access is none, whether the agent is here or not. */
+    if (a.kind != ACCESS_PREFLIGHT &&
+        (look.is_linked || e->ops->find_tenant(e->owner, x->site.id, look.tenant)) &&
         !access_tenant_is_ok(a.tenant, look.tenant))
         a.kind = ACCESS_NONE;
     /* Without access of its own, a preflight learns no more than any other request. */
