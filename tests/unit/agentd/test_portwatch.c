@@ -95,12 +95,40 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Listen on any port of the address; *ret_port is it. 0 in *ret_port: any. */
+/* A port that nobody has at any address: of several listeners the watch tells one, and
+ * others run beside this test. */
+static uint16_t lone_port(void)
+{
+    static const char *const all[] = {"::", "0.0.0.0"};
+    struct sock_addr a;
+    size_t i;
+
+    for (i = 0; i < COUNT_OF(all); i++) {
+        uint16_t port = 0;
+        int off = 0, fd;
+
+        assert_int_equal(sock_parse_ip(span_str(all[i]), 0, &a), 0);
+        fd = socket(a.u.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (i == 0)
+            (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+        if (bind(fd, &a.u.sa, a.len) == 0 && sock_local(fd, &a) == 0)
+            port = sock_port(&a);
+        (void)close(fd);
+        if (port != 0)
+            return port;
+    }
+    fail_msg("no port");
+    return 0;
+}
+
+/* Listen on *ret_port of the address; 0 in *ret_port: on one that nobody has. */
 static int listen_on(const char *ip, bool v6only, uint16_t *ret_port)
 {
     struct sock_addr a;
     int on = 1, off = v6only, fd;
 
+    if (*ret_port == 0)
+        *ret_port = lone_port();
     assert_int_equal(sock_parse_ip(span_str(ip), *ret_port, &a), 0);
     fd = socket(a.u.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
