@@ -233,7 +233,7 @@ bench: all tools $(BENCH_BIN)
 coverage:
 	$(Q)$(MAKE) --no-print-directory VARIANT=cov check-unit
 	@cd build/cov && gcov -n $$(find . -name '*.gcda' -not -path './tests/*') 2>/dev/null \
-	  | awk '/^File/{f=$$2} /^Lines/{print $$0, f}' | sort -t: -k2 -n
+	  | awk '/^File/{f=$$2} /^Lines/{if (f !~ "/usr/") print $$0, f ? f : "in all"; f=""}' | sort -t: -k2 -n
 
 .PHONY: lint check-format check-headers check-deps check-docs check-words tidy cppcheck
 lint:
