@@ -218,7 +218,9 @@ def test_a_large_body_survives_both_ways(world, stack):
     source = subprocess.Popen(curl + ["%s/bytes/%d" % (url, size)], stdout=subprocess.PIPE)
     up = subprocess.run(curl + ["-T", "-", "-X", "POST", url + "/upload"], stdin=source.stdout,
                         capture_output=True, text=True, timeout=300)
-    assert source.wait() == 0
+    source.stdout.close()
+    assert up.returncode == 0, up.stderr
+    assert source.wait(30) == 0
     assert up.stdout.split() == [str(size), wanted]
 
 
@@ -259,3 +261,34 @@ def test_a_page_on_one_port_may_call_an_api_on_another(world, stack):
             b"Access-Control-Allow-Origin: http://localhost:%d" % world.port).decode()
         a = c.get("/headers?" + want, [("Origin", page)])
         assert a.get("access-control-allow-origin") == page
+
+
+def test_ports_that_come_and_go_do_not_disturb_a_transfer(world, stack):
+    """Control messages and bulk data share the link, in both directions."""
+    import socket
+    port = below_ephemeral_port()
+    stack.app([tool("origin"), str(port)])
+    world.agent.wait_port(port)
+    mark = world.agent.process.mark()
+    url = "https://" + world.server.host(port, "demo")
+    curl = ["curl", "-sS", "--cacert", world.server.certs.ca, "--fail", "-o", "/dev/null",
+            "--resolve", "%s:127.0.0.1" % world.server.host(port, "demo")]
+    size = 1 << (26 if SLOW else 30)
+    blob = stack.place / "blob"
+    with open(blob, "wb") as f:
+        f.truncate(size)
+    running = [stack.process(curl + ["-T", str(blob), "-X", "POST", "-H", "Expect:", url + "/sink"]),
+               stack.process(curl + ["%s/bytes/%d" % (url, size)])]
+    while any(p.alive() for p in running):
+        listeners = []
+        for _ in range(20):
+            s = socket.socket()
+            s.bind(("127.0.0.1", below_ephemeral_port()))
+            s.listen()
+            listeners.append(s)
+        time.sleep(0.3)
+        for s in listeners:
+            s.close()
+        time.sleep(0.3)
+    assert [p.wait() for p in running] == [0, 0], [p.output() for p in running]
+    assert not any("link.down" in s for s in world.agent.process.output()[mark:])

@@ -34,6 +34,7 @@
 #include "common/mem.h"
 #include "common/ws.h"
 #include "tunneld/tunnel/link_upgrade.h"
+#include "tunneld/tunnel/text_queue.h"
 
 enum {
     PROTOCOL_HTTP,
@@ -75,13 +76,13 @@ struct agent_link {
     struct lws *wsi; /* NULL: not bound yet, or closed */
     int fd;          /* borrowed from the wsi */
     bool has_tls, is_open, is_closing, is_close_sent, is_broken;
-    void *pass;             /* from admit() to opened() */
-    struct buf text;        /* a text message being gathered */
-    size_t text_queued;     /* bytes of text since the socket last took everything */
-    char why[64];           /* of the end, for closed() */
-    unsigned close_status;  /* to send, with `why` */
-    struct loop_timer kill; /* the close handshake's deadline */
-    struct loop_job more;   /* the link is busy */
+    void *pass;                /* from admit() to opened() */
+    struct buf text;           /* a text message being gathered */
+    struct text_queue waiting; /* for the socket */
+    char why[64];              /* of the end, for closed() */
+    unsigned close_status;     /* to send, with `why` */
+    struct loop_timer kill;    /* the close handshake's deadline */
+    struct loop_job more;      /* the link is busy */
     struct loop_timer more_later;
     bool has_read; /* RECEIVE came */
     bool *gone;    /* set when the link is freed below on_more(), or NULL */
@@ -122,12 +123,32 @@ static void on_kill(void *arg)
     kill_now(a, "close-timeout");
 }
 
+static void write_message(struct agent_link *a, size_t n, enum lws_write_protocol how)
+{
+    int r = lws_write(a->wsi, a->ls->out + LWS_PRE, n, how);
+
+    if (r < 0 || r < (int)n)
+        kill_now(a, "write");
+}
+
+/* As far as the socket takes them. libwebsockets would take a message while it still holds
+ * part of another, but then returns what it wrote of that other one. */
+static void send_waiting(struct agent_link *a)
+{
+    size_t n;
+
+    while (!a->is_broken && !lws_partial_buffered(a->wsi) &&
+           (n = text_queue_take(&a->waiting, a->ls->out + LWS_PRE)) > 0)
+        write_message(a, n, LWS_WRITE_TEXT);
+}
+
 static uint8_t *link_begin(struct link *l, size_t *ret_cap)
 {
     struct agent_link *a = agent_link_of(l);
 
     if (!a->wsi || a->is_closing || a->is_broken)
         return NULL;
+    send_waiting(a);
     /* MUX_AHEAD is half of TCP_NOTSENT_LOWAT: the kernel reports the socket writable
      * below half of the mark (tcp_stream_memory_free()), so waiting here never spins. */
     if (lws_partial_buffered(a->wsi) || sock_unsent(a->fd) > MUX_AHEAD) {
@@ -136,14 +157,6 @@ static uint8_t *link_begin(struct link *l, size_t *ret_cap)
     }
     *ret_cap = MUX_BATCH;
     return a->ls->out + LWS_PRE;
-}
-
-static void write_message(struct agent_link *a, size_t n, enum lws_write_protocol how)
-{
-    int r = lws_write(a->wsi, a->ls->out + LWS_PRE, n, how);
-
-    if (r < 0 || r < (int)n)
-        kill_now(a, "write");
 }
 
 static void link_commit(struct link *l, size_t n)
@@ -166,15 +179,16 @@ static int link_text(struct link *l, struct span json)
         return 0; /* the close is on its way to the user */
     if (json.len > MUX_BATCH)
         return -1;
-    /* libwebsockets copies what the socket does not take; an agent that makes us answer
-     * and never reads must not grow that without end. */
-    a->text_queued = lws_partial_buffered(a->wsi) ? a->text_queued + json.len : 0;
-    if (a->text_queued > LINK_TEXT_MAX) {
+    /* An agent that makes us answer and never reads must not grow this without end. */
+    if (a->waiting.q.len > LINK_TEXT_MAX) {
         kill_now(a, "text-limit");
         return 0;
     }
-    memcpy(a->ls->out + LWS_PRE, json.p, json.len);
-    write_message(a, json.len, LWS_WRITE_TEXT);
+    if (text_queue_add(&a->waiting, json) < 0)
+        return -1;
+    send_waiting(a);
+    if (a->waiting.q.len > 0)
+        (void)lws_callback_on_writable(a->wsi); /* fails only on a dying wsi */
     return 0;
 }
 
@@ -347,11 +361,11 @@ static int send_close(struct agent_link *a)
 
 static int on_writeable(struct agent_link *a)
 {
+    send_waiting(a);
     if (lws_partial_buffered(a->wsi))
         return a->is_broken ? -1 : 0;
     if (a->is_closing || a->is_broken)
         return send_close(a);
-    a->text_queued = 0;
     if (a->is_open)
         a->base.user_ops->room(a->base.user);
     return a->is_broken ? -1 : 0;
@@ -378,6 +392,7 @@ static void agent_link_free(struct agent_link *a)
     if (a->pass)
         a->ls->ops->dropped(a->ls->owner, a->pass);
     buf_done(&a->text);
+    text_queue_done(&a->waiting);
     mem_free(a);
 }
 
