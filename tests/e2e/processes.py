@@ -11,13 +11,14 @@ import time
 class Process:
     """A child whose output lines are kept, and which is ended with the test."""
 
-    def __init__(self, argv, env=None, cwd=None, stdin=subprocess.DEVNULL, preexec_fn=None):
+    def __init__(self, argv, env=None, cwd=None, stdin=subprocess.DEVNULL, preexec_fn=None,
+                 pass_fds=()):
         self.argv = argv
         self.lines = []
         self.changed = threading.Condition()
         self.child = subprocess.Popen(
             argv, env=env, cwd=cwd, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, errors="replace", preexec_fn=preexec_fn)
+            text=True, errors="replace", preexec_fn=preexec_fn, pass_fds=pass_fds)
         self.pid = self.child.pid
         self.threads = [threading.Thread(target=self._read, args=(name, stream), daemon=True)
                         for name, stream in (("out", self.child.stdout), ("err", self.child.stderr))]
