@@ -307,6 +307,7 @@ static bool serve(struct agent_link *a)
     struct lws_pollfd p = {.fd = a->fd, .events = LWS_POLLIN};
     bool gone = false;
 
+    /* cppcheck-suppress autoVariables; it ends with this call, as `a` does or below */
     a->gone = &gone;
     for (unsigned i = 0; i < BUSY_RECORDS; i++) {
         p.revents = LWS_POLLIN;
