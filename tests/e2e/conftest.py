@@ -266,8 +266,7 @@ class Stack:
         for thing in reversed(self.things):
             try:
                 if isinstance(thing, Process):
-                    if thing.alive():
-                        thing.kill()
+                    thing.end()
                 else:
                     thing.stop()
             except AssertionError as e:

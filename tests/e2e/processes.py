@@ -82,6 +82,14 @@ class Process:
             raise AssertionError("%s did not end on SIGTERM within %s s; last output:\n%s" % (
                 self.argv[0], deadline_s, "\n".join(self.output()[-40:])))
 
+    def end(self):
+        """Ask first: a master process (nginx, squid) then ends its workers too."""
+        self.signal(signal.SIGTERM)
+        try:
+            self.child.wait(3)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
     def kill(self):
         self.signal(signal.SIGKILL)
         return self.child.wait()
