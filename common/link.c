@@ -3,6 +3,11 @@
 
 #include "common/limits.h"
 
+size_t link_batch(size_t unsent)
+{
+    return unsent == 0 ? MUX_BATCH : MUX_SEND_MIN;
+}
+
 void link_pump(struct link *l, struct mux *m, uint64_t now_us)
 {
     for (unsigned i = 0; i < LINK_PUMP_MAX && mux_wants_send(m); i++) {

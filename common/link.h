@@ -41,6 +41,10 @@ struct link {
     void *user;
 };
 
+/** How long a message may be when the socket holds so many unsent bytes: what comes to a
+ *  slow link later, however urgent, waits for all of them. */
+size_t link_batch(size_t unsent);
+
 /** Move frames from the mux to the link until one of them has no more. */
 void link_pump(struct link *l, struct mux *m, uint64_t now_us);
 

@@ -243,16 +243,18 @@ static struct ws_link *of(struct link *l)
 static uint8_t *link_begin(struct link *l, size_t *ret_cap)
 {
     struct ws_link *w = of(l);
+    size_t unsent;
 
     if (w->state != OPEN)
         return NULL;
-    if (w->pending.len || (!w->may_begin && sock_unsent(conn_fd(w->conn)) > MUX_AHEAD)) {
+    unsent = sock_unsent(conn_fd(w->conn));
+    if (w->pending.len || (!w->may_begin && unsent > MUX_AHEAD)) {
         w->wants_room = true;
         update_want(w);
         return NULL;
     }
     w->may_begin = false;
-    *ret_cap = MUX_BATCH;
+    *ret_cap = link_batch(unsent);
     return w->scratch->tx + TX_HEAD;
 }
 

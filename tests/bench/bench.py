@@ -247,7 +247,7 @@ def interactive(certs):
             run(ip, "-n", n, "addr", "add", addr, "dev", dev)
             run(ip, "-n", n, "link", "set", dev, "up")
             run(tc, "-n", n, "qdisc", "add", "dev", dev, "root", "tbf", "rate", "20mbit", "burst",
-                "32k", "latency", "100ms")
+                "32k", "latency", "50ms")
         inside = [ip, "netns", "exec", names[1]]
         outside = [ip, "netns", "exec", names[0]]
         # The link's host must be found at 192.0.2.1: a SOCKS proxy there is the simplest way in
@@ -262,7 +262,7 @@ def interactive(certs):
         time.sleep(0.3)
         port = below_ephemeral_port()
         stack.process([*inside, tool("origin"), str(port)])
-        agent = stack.agent(server, wrap=inside, env={"ALL_PROXY": "socks5h://192.0.2.1:1080"})
+        agent = stack.agent(server, wrap=inside, env={"ALL_PROXY": "socks5://192.0.2.1:1080"})
         agent.wait_port(port)
         host = server.host(port, "demo")
         download = stack.process([*outside, *curl(host, certs.ca, "https://%s/bytes/%d" % (host, 1 << 30))])

@@ -145,17 +145,19 @@ static void send_waiting(struct agent_link *a)
 static uint8_t *link_begin(struct link *l, size_t *ret_cap)
 {
     struct agent_link *a = agent_link_of(l);
+    size_t unsent;
 
     if (!a->wsi || a->is_closing || a->is_broken)
         return NULL;
     send_waiting(a);
     /* MUX_AHEAD is half of TCP_NOTSENT_LOWAT: the kernel reports the socket writable
      * below half of the mark (tcp_stream_memory_free()), so waiting here never spins. */
-    if (lws_partial_buffered(a->wsi) || sock_unsent(a->fd) > MUX_AHEAD) {
+    unsent = sock_unsent(a->fd);
+    if (lws_partial_buffered(a->wsi) || unsent > MUX_AHEAD) {
         (void)lws_callback_on_writable(a->wsi); /* fails only on a dying wsi */
         return NULL;
     }
-    *ret_cap = MUX_BATCH;
+    *ret_cap = link_batch(unsent);
     return a->ls->out + LWS_PRE;
 }
 
