@@ -55,7 +55,7 @@ DEBS_TOOLS := clang libclang-rt-14-dev clang-format clang-tidy cppcheck codespel
 PKGS := openssl libuv jansson libcares libwebsockets
 DEPS_CFLAGS = $(eval DEPS_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS)))$(DEPS_CFLAGS)
 LIBS_TUNNELD := -lwebsockets -luv -lssl -lcrypto -ljansson
-LIBS_AGENTD  := -lcares -luv -lssl -lcrypto -ljansson
+LIBS_AGENTD  := -Wl,--as-needed -l:libcares.a -l:libuv_a.a -lssl -lcrypto -l:libjansson.a
 LIBS_TEST    := -lwebsockets -lcares -luv -lssl -lcrypto -ljansson
 LIBS_STATIC  := -lcares -l:libuv_a.a -lssl -lcrypto -ljansson -ldl
 
