@@ -103,7 +103,9 @@ def start_squid(stack, island, place, users, port=None):
     conf = place / "squid.conf"
     conf.write_text(SQUID.format(address=island.outside, port=port, place=place, helper=helper,
                                  hosts=island.etc / "hosts"))
-    squid = stack.process([*island.outside_argv(), program("squid"), "-N", "-f", str(conf)])
+    # Its shared memory bears the name: another squid of the machine must not meet it.
+    squid = stack.process([*island.outside_argv(), program("squid"), "-N",
+                           "-n", "t%d%s" % (os.getpid(), place.name), "-f", str(conf)])
 
     def listens():
         done = subprocess.run([*island.inside_argv(), sys.executable, "-c",

@@ -147,6 +147,21 @@ void child_stop(struct child *c)
     c->pid = 0;
 }
 
+void child_end(struct child *c)
+{
+    int i;
+
+    if (c->pid > 0)
+        (void)kill(c->pid, SIGTERM);
+    for (i = 0; i < 150 && c->pid > 0; i++) {
+        if (waitpid(c->pid, NULL, WNOHANG) != 0)
+            c->pid = 0;
+        else
+            nap(20);
+    }
+    child_stop(c);
+}
+
 int child_read_head(int fd, char *buf, int cap)
 {
     int n = 0;

@@ -30,6 +30,8 @@ bool child_wait_port(uint16_t port);
 uint16_t child_free_port(void);
 /** SIGKILL and wait. Fine when there is none. */
 void child_stop(struct child *c);
+/** Ask with SIGTERM first, for a program that has something to put away; 3 s later child_stop. */
+void child_end(struct child *c);
 
 /** Blocking helpers for a child_conn_fn. */
 /** Read up to and with the first blank line; the length, or -1. NUL-terminated. */

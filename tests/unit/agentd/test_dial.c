@@ -412,9 +412,11 @@ static void write_file(const char *path, const char *text)
 /* squid with Basic authentication by a helper of its own package, or by /bin/sh. */
 static bool start_squid(struct child *c, const char *password)
 {
-    char conf[256], script[256], text[2048];
-    const char *argv[] = {"/usr/sbin/squid", "-N", "-f", conf, NULL};
+    char name[24], conf[256], script[256], text[2048];
+    const char *argv[] = {"/usr/sbin/squid", "-N", "-n", name, "-f", conf, NULL};
 
+    /* Its shared memory bears this name: another user's squid may be here too. */
+    (void)snprintf(name, sizeof(name), "t%ld", (long)getpid());
     (void)snprintf(conf, sizeof(conf), "%s/squid.conf", certs.dir);
     (void)snprintf(script, sizeof(script), "%s/auth.sh", certs.dir);
     (void)snprintf(
@@ -474,7 +476,7 @@ static void squid_with_basic_credentials_of_200_characters(void **state)
                                .ca_file = certs.ca,
                                .proxy = url(form, squid.port)});
     expect_failure(&o, DIAL_PROXY, "could not connect to 0-demo.preview.localhost:");
-    child_stop(&squid);
+    child_end(&squid);
 }
 
 static void socks_takes_the_link(const char *credentials, uint16_t port)
