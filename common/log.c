@@ -27,6 +27,7 @@ enum {
     LINE_WHOLE = 4096, /* with time and the rest; JSON needs more room than text */
     ACCESS_CAP = 32768,
     QUOTED_MAX = 64,
+    QUOTED_LONG = 256, /* of an access line's text: what paths are told apart by */
     QUOTED_SLOTS = 8,
 };
 
@@ -347,6 +348,8 @@ void log_at(enum log_level level, const char *event, const char *fmt, ...)
     errno = saved;
 }
 
+static const char *quote(char *p, size_t max, struct span text);
+
 /* -- access lines -------------------------------------------------------------------- */
 
 static void put_number(struct line *l, uint64_t n)
@@ -378,7 +381,8 @@ static void put_word(struct line *l, struct span word, bool is_json)
 
 static void put_quoted_text(struct line *l, struct span text, bool is_json)
 {
-    const char *q = log_qs(text);
+    char place[4 * QUOTED_LONG + 8];
+    const char *q = quote(place, QUOTED_LONG, text);
 
     if (!is_json) {
         puts_(l, q);
@@ -464,18 +468,24 @@ static void put_quoted(struct line *l, struct span text)
     put(l, "", 1); /* the NUL */
 }
 
+/* Quoted, cut after `max` bytes, into a place of 4 * max + 8. */
+static const char *quote(char *p, size_t max, struct span text)
+{
+    struct line l = {.p = p, .cap = 4 * max + 8};
+    bool is_cut = text.len > max;
+
+    put_quoted(&l, span_of(text.p, is_cut ? max : text.len));
+    if (is_cut) /* inside the quotes, in place of the last one */
+        memcpy(p + l.len - 2, "...\"", 5);
+    return p;
+}
+
 const char *log_qs(struct span text)
 {
     static _Thread_local char slot[QUOTED_SLOTS][4 * QUOTED_MAX + 8];
     static _Thread_local unsigned turn;
-    char *p = slot[turn++ % QUOTED_SLOTS];
-    struct line l = {.p = p, .cap = sizeof(slot[0])};
-    bool is_cut = text.len > QUOTED_MAX;
 
-    put_quoted(&l, span_of(text.p, is_cut ? QUOTED_MAX : text.len));
-    if (is_cut) /* inside the quotes, in place of the last one */
-        memcpy(p + l.len - 2, "...\"", 5);
-    return p;
+    return quote(slot[turn++ % QUOTED_SLOTS], QUOTED_MAX, text);
 }
 
 const char *log_q(const char *text)

@@ -72,7 +72,7 @@ struct log_pair {
     enum log_kind {
         LOG_NUMBER,
         LOG_WORD, /* no spaces in it: as it is, but for control bytes */
-        LOG_TEXT, /* as log_qs() makes it */
+        LOG_TEXT, /* quoted and escaped as by log_qs(), cut at 256 bytes */
     } kind;
     uint64_t number;
     struct span text;

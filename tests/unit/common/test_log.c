@@ -312,6 +312,29 @@ static void a_long_access_line_leaves_pairs_out(void **state)
     assert_string_equal(after_time(caught(c)), "info event=access a=1 c=2\n");
 }
 
+static void a_path_is_told_up_to_256_bytes(void **state)
+{
+    char text[300], want[400];
+    struct log_pair pair = {.key = "path", .kind = LOG_TEXT, .text = span_of(text, 256)};
+    struct catch *c = *state;
+
+    memset(text, 'p', sizeof(text));
+    for (size_t len = 256; len <= 257; len++) {
+        pair.text.len = len;
+        (void)snprintf(want, sizeof(want), "info event=access path=\"%.256s%s\"\n", text,
+                       len > 256 ? "..." : "");
+        (void)caught(c); /* up to here is known */
+        log_access(&pair, 1);
+        log_flush();
+        assert_non_null(strstr(caught(c), want));
+    }
+    log_setup(true, LOG_INFO);
+    memset(text, 1, sizeof(text)); /* the longest when escaped */
+    log_access(&pair, 1);
+    log_flush();
+    json_free(parse_line(strrchr(caught(c), '{')));
+}
+
 static void access_lines_wait_for_the_flush(void **state)
 {
     struct catch *c = *state;
@@ -445,6 +468,7 @@ int main(void)
         CAUGHT(a_long_line_is_cut_between_pairs),
         CAUGHT(access_lines_are_harmless_whatever_is_in_them),
         CAUGHT(a_long_access_line_leaves_pairs_out),
+        CAUGHT(a_path_is_told_up_to_256_bytes),
         CAUGHT(access_lines_wait_for_the_flush),
         CAUGHT(threads_do_not_mix_their_lines),
         CAUGHT(errno_survives_a_line),
