@@ -21,8 +21,10 @@ static int ask(const struct localsock_request *r, struct json **ret, struct err 
     char path[LOCALSOCK_PATH_MAX];
     int n;
 
-    if (localsock_path(getenv("XDG_RUNTIME_DIR"), geteuid(), path, e) < 0)
-        return -1;
+    if (localsock_path(getenv("XDG_RUNTIME_DIR"), geteuid(), path, e) < 0) {
+        log_warn("local.ask", "why=%s", log_e(e));
+        return 1; /* no agent can listen there either */
+    }
     n = localsock_ask(path, r, &answer, e);
     if (n != 0)
         return n;

@@ -271,7 +271,7 @@ static int read_args(struct reader *r, struct err *e)
             size_t i;
             for (i = 0; i < COUNT_OF(later); i++) {
                 if (strcmp(arg, later[i].name) == 0)
-                    return err_set(e, ERR_CONFIG, "agentd %s: %s", arg, later[i].text);
+                    return err_set(e, ERR_CONFIG, "%s", later[i].text);
             }
         }
     }

@@ -2,6 +2,7 @@
 """Fixtures: certificates, a running tunneld, agents, apps, npm packages. Everything listens on
 loopback, on ports the kernel chose, in a folder of its own below build/<variant>/e2e/."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ from processes import Process, wait_until  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("BUILD", "build/release")
 DOMAIN = "preview.localhost"
+RUNTIME_DIRS = itertools.count(1)
 
 
 def tool(name):
@@ -180,7 +182,9 @@ class Agent:
         if sandbox:
             argv += ["--sandbox", sandbox]
         full = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        full["XDG_RUNTIME_DIR"] = str(self.place)
+        # Not in self.place: a socket's path holds 107 bytes, and a test's name may be long.
+        self.runtime_dir = str(BUILD / "e2e" / ("run%d" % next(RUNTIME_DIRS)))
+        full["XDG_RUNTIME_DIR"] = self.runtime_dir
         full.update(env or {})
         self.argv, self.env = argv, full
         self.process = None

@@ -72,6 +72,17 @@ def test_http_prints_the_url_alone_and_serves(stack):
     assert not any(str(other) in s for s in agent.process.output("out"))
 
 
+def test_http_has_a_link_of_its_own_where_no_agent_can_listen(stack):
+    server = stack.server(default_visibility="public")
+    port = below_ephemeral_port()
+    stack.app([sys.executable, APP, "127.0.0.1", str(port)])
+    agent = stack.agent(server, str(port), command="http", wait=False,
+                        env={"XDG_RUNTIME_DIR": "/" + "x" * 120})
+    agent.process.wait_line(lambda s: server.host(port, "demo") in s, 20, name="out")
+    with server.preview(port) as c:
+        assert c.get("/").body == b"ok\n"
+
+
 def test_http_uses_the_agent_that_runs_here(stack):
     server = stack.server()
     agent = stack.agent(server, token=server.token("demo", "--public"))
@@ -81,7 +92,7 @@ def test_http_uses_the_agent_that_runs_here(stack):
     with server.preview(port) as c:
         assert c.get("/").status == 401
     done = run("http", str(port), "--public", "--server", server.url,
-               env={"XDG_RUNTIME_DIR": str(agent.place)})
+               env={"XDG_RUNTIME_DIR": agent.runtime_dir})
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "https://%s/" % server.host(port, "demo")
 
