@@ -45,18 +45,22 @@ B := build/$(VARIANT)
 # -- packages -----------------------------------------------------------------------------
 
 DEBS_BUILD := gcc make libc6-dev pkg-config libwebsockets-dev libwebsockets-evlib-uv libssl-dev \
-              libuv1-dev libjansson-dev libc-ares-dev openssl
+              libuv1-dev libjansson-dev libc-ares-dev libnftnl-dev libmnl-dev libseccomp-dev \
+              libpsl-dev openssl
 DEBS_TEST  := libcmocka-dev python3 python3-pytest curl ca-certificates nginx-light squid \
-              microsocks chromium iproute2 procps nodejs npm
+              microsocks chromium iproute2 procps nodejs npm nftables podman runc docker.io \
+              busybox-static bind9-dnsutils iodine tcpdump
 DEBS_TOOLS := clang libclang-rt-14-dev clang-format clang-tidy cppcheck codespell mandoc valgrind \
               wrk
 
 # Evaluated once, at first use: `make deps` may install pkg-config in the same run.
-PKGS := openssl libuv jansson libcares libwebsockets
+PKGS := openssl libuv jansson libcares libwebsockets libnftnl libmnl libseccomp libpsl
 DEPS_CFLAGS = $(eval DEPS_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS)))$(DEPS_CFLAGS)
 LIBS_TUNNELD := -lwebsockets -luv -lssl -lcrypto -ljansson
-LIBS_AGENTD  := -Wl,--as-needed -l:libcares.a -l:libuv_a.a -lssl -lcrypto -l:libjansson.a
-LIBS_TEST    := -lwebsockets -lcares -luv -lssl -lcrypto -ljansson
+LIBS_EGRESS  := -lnftnl -lmnl -lseccomp -lpsl
+LIBS_AGENTD  := -Wl,--as-needed -l:libcares.a -l:libuv_a.a -lssl -lcrypto -l:libjansson.a \
+                $(LIBS_EGRESS)
+LIBS_TEST    := -lwebsockets -lcares -luv -lssl -lcrypto -ljansson $(LIBS_EGRESS)
 LIBS_STATIC  := -lcares -l:libuv_a.a -lssl -lcrypto -ljansson -ldl
 
 # -- flags --------------------------------------------------------------------------------
@@ -92,7 +96,9 @@ ALL_LDFLAGS = $(LINK.$(VARIANT)) -pthread $(LDFLAGS)
 rsrc = $(sort $(shell find $(1) -name '*.c' 2>/dev/null))
 COMMON_SRC  := $(call rsrc,common)
 TUNNELD_SRC := $(filter-out tunneld/main.c,$(call rsrc,tunneld))
-AGENTD_SRC  := $(filter-out agentd/main.c,$(call rsrc,agentd))
+AGENTD_SRC  := $(filter-out agentd/main.c agentd/egress_absent.c,$(call rsrc,agentd))
+# What runs in a container: no egress, so nothing of libnftnl (GPL) in it.
+STATIC_SRC  := $(filter-out agentd/egress/%,$(AGENTD_SRC)) agentd/egress_absent.c
 SUPPORT_SRC := $(call rsrc,tests/support)
 UNIT_SRC    := $(call rsrc,tests/unit)
 FUZZ_SRC    := $(call rsrc,tests/fuzz)
@@ -108,7 +114,7 @@ BENCH_BIN := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
 TOOLS_BIN := $(patsubst %.c,$(B)/%,$(TOOLS_SRC))
 EXAMPLE_BIN := $(patsubst %.c,$(B)/%,$(EXAMPLE_SRC))
 ALL_OBJ   := $(call obj,$(COMMON_SRC) $(TUNNELD_SRC) $(AGENTD_SRC) tunneld/main.c \
-             agentd/main.c $(SUPPORT_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(BENCH_SRC) \
+             agentd/main.c agentd/egress_absent.c $(SUPPORT_SRC) $(UNIT_SRC) $(FUZZ_SRC) $(BENCH_SRC) \
              $(TOOLS_SRC) $(EXAMPLE_SRC))
 
 ifeq ($(V),1)
@@ -126,6 +132,7 @@ all: $(B)/bin/tunneld $(B)/bin/agentd $(if $(filter release,$(VARIANT)),$(B)/bin
 $(B)/libcommon.a:  $(call obj,$(COMMON_SRC))
 $(B)/libtunneld.a: $(call obj,$(TUNNELD_SRC))
 $(B)/libagentd.a:  $(call obj,$(AGENTD_SRC))
+$(B)/libstatic.a:  $(call obj,$(STATIC_SRC))
 $(B)/libsupport.a: $(call obj,$(SUPPORT_SRC))
 $(B)/lib%.a:
 	$(call say,AR)
@@ -145,7 +152,7 @@ $(B)/bin/agentd: $(B)/agentd/main.o $(B)/libagentd.a $(B)/libcommon.a
 	$(Q)mkdir -p $(@D) && $(call link,$(LIBS_AGENTD))
 # For any container, an empty one included. c-ares and OpenSSL mention getaddrinfo and dlopen in
 # parts that we do not call; the linker's warnings about them are not about us.
-$(B)/bin/agentd-static: $(B)/agentd/main.o $(B)/libagentd.a $(B)/libcommon.a
+$(B)/bin/agentd-static: $(B)/agentd/main.o $(B)/libstatic.a $(B)/libcommon.a
 	$(call say,LD)
 	$(Q)mkdir -p $(@D) && $(CC) $(ALL_CFLAGS) -static -pthread $(LDFLAGS) -o $@ $(filter %.o,$^) \
 	    -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS_STATIC) $(LDLIBS) \

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "agentd/agent.h"
+#include "agentd/egress/egress.h"
 #include "agentd/link/doctor.h"
 #include "agentd/oneshot.h"
 #include "agentd/options.h"
@@ -90,11 +92,16 @@ static const char *from_env(const char *name)
 int main(int argc, char **argv)
 {
     const struct agent_source source = {argc, argv, from_env};
-    struct options *o = mem_zalloc(1, sizeof *o);
+    struct options *o;
     enum agent_exit code;
     struct err e = {.msg = "no memory"};
 
     mem_tune(HEAP_KEEP);
+    if (argc > 1 && strcmp(argv[1], "egress") == 0) {
+        log_setup(false, LOG_INFO);
+        return egress_main(argc - 1, argv + 1);
+    }
+    o = mem_zalloc(1, sizeof *o);
     if (!o) {
         (void)wrong(&e);
         return AGENT_FAILED;

@@ -110,7 +110,6 @@ static const struct {
     {"share", "share links come with the control plane, in a later version"},
     {"tcp", "tcp ports are built in a later version"},
     {"forward", "forwarding to another sandbox is built in a later version"},
-    {"egress", "egress control is built in a later version"},
 };
 
 struct reader {

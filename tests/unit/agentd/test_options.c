@@ -102,7 +102,6 @@ static void wrong_usage_is_refused_with_a_sentence(void **state)
         {"share 3000", "later version"},
         {"tcp 22", "later version"},
         {"forward demo:3000 8000", "later version"},
-        {"egress run --policy x -- make", "later version"},
         {"frobnicate", "no command"},
         {"up up", "nothing more"},
         {"up 3000", "nothing more"},

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * channel -- what keeper and guard say to each other: fixed records over a SOCK_SEQPACKET pair,
+ *            with descriptors. Both sides check every field; the keeper trusts none of the
+ *            guard's.
+ *
+ *   keeper -> guard                                  guard -> keeper
+ *   HELLO     audit fd, resolvers, floor             READY
+ *   SANDBOX   name, tier; listener fds, policy memfd IN_FORCE   (or REFUSED with why)
+ *   POLICY    policy memfd                           IN_FORCE   (flows cut that are no longer allowed)
+ *   REMOVE                                           REMOVED    (last records written)
+ *   PINNED    seq, errno                             PIN        seq, addresses, ports, seconds
+ *   REPLY     seq, fd                                WANT_REPLY seq, address (a UDP socket bound to it)
+ *   WHO       seq, pid, comm, uid                    ASK_WHO    seq, the connection
+ *   FLOOR     addresses of the host, resolvers
+ *   STATUS    seq                                    COUNTS     seq, what the guard counted
+ */
+#ifndef AGENTD_EGRESS_CHANNEL_H
+#define AGENTD_EGRESS_CHANNEL_H
+
+#include "agentd/egress/kernel/nft.h"
+#include "agentd/egress/policy/ip.h"
+#include "agentd/egress/sandbox_name.h"
+#include "common/err.h"
+
+enum channel_type {
+    CHANNEL_NONE,
+    CHANNEL_HELLO,
+    CHANNEL_SANDBOX,
+    CHANNEL_POLICY,
+    CHANNEL_REMOVE,
+    CHANNEL_PINNED,
+    CHANNEL_REPLY,
+    CHANNEL_WHO,
+    CHANNEL_FLOOR,
+    CHANNEL_STATUS,
+    CHANNEL_READY,
+    CHANNEL_IN_FORCE,
+    CHANNEL_REFUSED,
+    CHANNEL_REMOVED,
+    CHANNEL_PIN,
+    CHANNEL_WANT_REPLY,
+    CHANNEL_ASK_WHO,
+    CHANNEL_COUNTS,
+    CHANNEL_TYPE_COUNT
+};
+const char *channel_type_name(enum channel_type t);
+
+#define CHANNEL_FDS       6
+#define CHANNEL_FLOOR_MAX 256
+#define CHANNEL_PINS      64
+#define CHANNEL_TEXT_MAX  1024
+
+/* Which descriptor of CHANNEL_SANDBOX is what; -1 where there is none (no IPv6). */
+enum {
+    CHANNEL_FD_TCP4,
+    CHANNEL_FD_TCP6,
+    CHANNEL_FD_UDP4,
+    CHANNEL_FD_UDP6,
+    CHANNEL_FD_NFLOG,
+    CHANNEL_FD_POLICY,
+};
+
+struct channel_counts {
+    uint32_t flows;             /* open now */
+    uint64_t connects, refused; /* since the sandbox began */
+    uint64_t questions, names_refused;
+    uint64_t bytes_up, bytes_down;
+    uint32_t pins;
+};
+
+struct channel_msg {
+    enum channel_type type;
+    uint32_t sandbox; /* index */
+    uint32_t seq;
+    int32_t error; /* PINNED: errno; 0: done */
+    enum egress_tier tier;
+    char name[EGRESS_NAME_MAX + 1];
+    struct ip_addr from, to; /* ASK_WHO; WANT_REPLY: to */
+    uint16_t from_port, to_port;
+    uint8_t protocol;
+    int32_t pid; /* WHO; 0: not known */
+    uint32_t uid;
+    char comm[16];
+    struct nft_pin pin[CHANNEL_PINS];
+    uint32_t n_pins;
+    struct ip_net floor[CHANNEL_FLOOR_MAX]; /* HELLO, FLOOR */
+    uint32_t n_floor;
+    struct channel_counts counts;
+    char text[CHANNEL_TEXT_MAX]; /* HELLO, FLOOR: resolvers; REFUSED: why */
+    int fd
+        [CHANNEL_FDS]; /* -1: none. Sent ones stay the caller's; received ones are its to close */
+};
+
+int channel_pair(int ret[2], struct err *e); /* close-on-exec, non-blocking */
+void channel_msg_init(struct channel_msg *m, enum channel_type type, uint32_t sandbox);
+/** 0; -1 with EAGAIN in e->sys when the other side does not read. */
+int channel_send(int fd, const struct channel_msg *m, struct err *e);
+/** 1: got one; 0: none waits; -1: closed, or broken (ERR_PROTO). */
+int channel_recv(int fd, struct channel_msg *ret, struct err *e);
+void channel_msg_done(struct channel_msg *m); /* closes descriptors not taken */
+/** A sealed memfd with these bytes, and its contents again (bounded). */
+int channel_text_out(const void *p, size_t n, struct err *e);
+struct buf;
+int channel_text_in(int fd, size_t max, struct buf *ret, struct err *e);
+
+#endif

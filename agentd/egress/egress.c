@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+#include "agentd/egress/egress.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "agentd/egress/cmd/cmd.h"
+
+enum {
+    EXIT_DONE = 0,
+    EXIT_FAIL = 1,
+    EXIT_USAGE = 2
+};
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *usage; /* NULL: not for people */
+} commands[] = {
+    {"", NULL, NULL},
+};
+
+enum {
+    COMMANDS = sizeof commands / sizeof commands[0]
+};
+
+static int usage(FILE *out)
+{
+    int rc = fputs("usage:\n", out);
+
+    for (size_t i = 0; i < COMMANDS && rc >= 0; i++)
+        if (commands[i].usage)
+            rc = fprintf(out, "  agentd egress %s %s\n", commands[i].name,
+                         commands[i].usage);
+    return rc < 0 || fflush(out) != 0 ? EXIT_FAIL : EXIT_DONE;
+}
+
+int egress_main(int argc, char **argv)
+{
+    if (argc < 2) {
+        (void)usage(stderr); /* nowhere else to say it */
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))
+        return usage(stdout);
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (commands[i].run && !strcmp(argv[1], commands[i].name))
+            return commands[i].run(argc - 1, argv + 1);
+    (void)fprintf(stderr, "agentd egress: no command \"%.40s\"; see agentd egress help\n",
+                  argv[1]); /* nowhere else to say it */
+    return EXIT_USAGE;
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * nft -- our nftables table in one network namespace: built by nft_build.c (pure: structs in,
+ *        netlink messages out), spoken by nft_link.c (one batch a change, acknowledged, errors
+ *        matched by sequence number and put into words).
+ *
+ *   table inet agentd_egress                       one base chain a hook, policy drop where it can be
+ *     sets      floor4/6, private4/6               static, from ip_class_nets() and the host's own
+ *     per sandbox N:  chain sN, sets sN_pin4/6 (addr . proto . port, timeout),
+ *                     sN_net4/6 (interval concat: allowed networks . port),
+ *                     sN_no4/6 (denied networks . port), sN_port (ports the guard decides)
+ *   table netdev agentd_egress                     veth only: one ingress chain an interface
+ *
+ * A sandbox's chain, in order: established -> to the guard; floor -> refuse; port 53 -> guard;
+ * not TCP -> refuse; denied -> refuse; private and not in sN_net -> refuse; connection count and
+ * quota; port in sN_port -> guard; pinned -> guard; in sN_net -> guard; refuse. To the guard is
+ * a mark, and in prerouting `tproxy` for marked packets, followed by an unconditional drop.
+ * Refusals are counted, logged to EGRESS_NFLOG at a bounded rate, and fail at once (TCP reset,
+ * ICMP admin-prohibited).
+ *
+ * Source   nf_tables.h, libnftnl; FACTS are in docs/EGRESS.md. Only nft_build.c and nft_link.c
+ *          include libnftnl, and only those and rt.c include libmnl.
+ */
+#ifndef AGENTD_EGRESS_KERNEL_NFT_H
+#define AGENTD_EGRESS_KERNEL_NFT_H
+
+#include "agentd/egress/policy/policy.h"
+#include "agentd/egress/sandbox_name.h"
+
+struct nft;
+
+/** What belongs to the namespace as a whole. */
+struct nft_base {
+    enum egress_tier tier;
+    const struct ip_net *own; /* VETH: the host's addresses, beyond ip_class_nets(true) */
+    size_t n_own;
+    uint32_t
+        guard_uid; /* VETH, and for run's host side: floor for the guard's sockets; 0: no such
+                           rule */
+    const struct sock_addr
+        *guard_may; /* resolvers and proxies that the guard may reach although
+                                          they are floor or private */
+    size_t n_guard_may;
+};
+
+/** One sandbox in it. Index 1..65535, the keeper's. */
+struct nft_sandbox {
+    uint32_t index;
+    const char *name; /* for comments */
+    const struct policy *policy;
+    uint16_t tcp_port; /* the guard's listeners, both families */
+    uint16_t udp_port;
+    /* VETH */
+    const char *bridge; /* interface by which its packets reach the host's IP layer */
+    const char *veth;   /* its own host-side interface, for the netdev chain */
+    uint8_t mac[6], gateway_mac[6];
+    struct ip_addr addr[8]; /* its addresses; its link-local one too */
+    unsigned n_addr;
+};
+
+struct nft_pin {
+    struct ip_addr addr;
+    uint16_t port;
+    uint32_t ttl_s; /* 0: take it out */
+};
+
+/** @take_fd  an AF_NETLINK, NETLINK_NETFILTER socket made in the namespace */
+struct nft *nft_open(int *take_fd, struct err *e);
+void nft_close(struct nft *n); /* leaves the table */
+
+/* Each is one batch: done wholly and acknowledged, or -1 with *e in words and nothing changed. */
+/** Make the table anew, with no sandboxes: what was there of ours is replaced atomically. */
+int nft_install(struct nft *n, const struct nft_base *base, struct err *e);
+/** Add a sandbox, or replace all of it but its pins, counters and quota. */
+int nft_sandbox_set(struct nft *n, const struct nft_sandbox *s, struct err *e);
+int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e);
+/** At most NFT_PINS in one call. A pin that is there gets the later end of the two: the caller keeps the maximum and
+ *  gives the whole time that is left. Must cost < 50 us. */
+#define NFT_PINS 256
+int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_pins,
+            struct err *e);
+int nft_uninstall(struct nft *n, struct err *e);
+
+struct nft_counts {
+    uint64_t refused_packets, refused_bytes, guarded_packets, guarded_bytes;
+};
+int nft_counts(struct nft *n, uint32_t index, struct nft_counts *ret, struct err *e);
+/** Dump and compare with what was installed for these sandboxes: 0, or -1 with the first
+ *  difference in *e (ERR_DENIED) or why the dump failed. */
+int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
+               size_t n_sandboxes, struct err *e);
+
+/* -- another program's changes ---------------------------------------------------------------- */
+
+/** A second NETLINK_NETFILTER socket, subscribed to NFNLGRP_NFTABLES; -1 with *e. */
+int nft_monitor_start(int fd, struct err *e);
+enum nft_change {
+    NFT_CHANGE_NONE,         /* nothing waits, or our own */
+    NFT_CHANGE_OURS_TOUCHED, /* our table, or part of it, was changed by another process */
+    NFT_CHANGE_LOST,         /* ENOBUFS: verify */
+};
+/** Read what waits on `fd`. @own  the port id of n's socket, whose changes are ours. */
+enum nft_change nft_monitor_read(const struct nft *n, int fd);
+
+#endif
