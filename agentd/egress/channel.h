@@ -4,6 +4,10 @@
  *            with descriptors. Both sides check every field; the keeper trusts none of the
  *            guard's.
  *
+ *   0  version (CHANNEL_VERSION)   1  type   2  which descriptors (bit i: fd[i])   3  zero
+ *   4  sandbox, 4 bytes            8  seq, 4 bytes                                 12  what the
+ *   type has, and nothing after it: see the table of channel_wire.c
+ *
  *   keeper -> guard                                  guard -> keeper
  *   HELLO     audit fd, resolvers, floor             READY
  *   SANDBOX   name, tier; listener fds, policy memfd IN_FORCE   (or REFUSED with why)
@@ -14,6 +18,10 @@
  *   WHO       seq, pid, comm, uid                    ASK_WHO    seq, the connection
  *   FLOOR     addresses of the host, resolvers
  *   STATUS    seq                                    COUNTS     seq, what the guard counted
+ *                                                    PROPOSAL   memfd: the policy that mode learn proposes
+ *
+ * IN_FORCE, REFUSED, REMOVED and COUNTS carry the seq of what they answer. STATUS and POLICY for a
+ * sandbox that the guard does not have are REFUSED. PROPOSAL comes before REMOVED.
  */
 #ifndef AGENTD_EGRESS_CHANNEL_H
 #define AGENTD_EGRESS_CHANNEL_H
@@ -22,6 +30,7 @@
 #include "agentd/egress/policy/ip.h"
 #include "agentd/egress/sandbox_name.h"
 #include "common/err.h"
+#include "common/span.h"
 
 enum channel_type {
     CHANNEL_NONE,
@@ -42,14 +51,20 @@ enum channel_type {
     CHANNEL_WANT_REPLY,
     CHANNEL_ASK_WHO,
     CHANNEL_COUNTS,
+    CHANNEL_PROPOSAL,
     CHANNEL_TYPE_COUNT
 };
 const char *channel_type_name(enum channel_type t);
+/** Which side sends it: what comes from the wrong one is a broken channel. */
+bool channel_is_keepers(enum channel_type t);
 
 #define CHANNEL_FDS       6
 #define CHANNEL_FLOOR_MAX 256
 #define CHANNEL_PINS      64
 #define CHANNEL_TEXT_MAX  1024
+#define CHANNEL_VERSION   1
+#define CHANNEL_WIRE_MAX  8192 /* of one record */
+#define CHANNEL_INDEX_MAX 65535
 
 /* Which descriptor of CHANNEL_SANDBOX is what; -1 where there is none (no IPv6). */
 enum {
@@ -58,7 +73,9 @@ enum {
     CHANNEL_FD_UDP4,
     CHANNEL_FD_UDP6,
     CHANNEL_FD_NFLOG,
-    CHANNEL_FD_POLICY,
+    CHANNEL_FD_POLICY,    /* POLICY and PROPOSAL: here too */
+    CHANNEL_FD_AUDIT = 0, /* HELLO */
+    CHANNEL_FD_REPLY = 0, /* REPLY; none when `error` says why */
 };
 
 struct channel_counts {
@@ -73,7 +90,7 @@ struct channel_msg {
     enum channel_type type;
     uint32_t sandbox; /* index */
     uint32_t seq;
-    int32_t error; /* PINNED: errno; 0: done */
+    int32_t error; /* PINNED, REPLY: errno; 0: done */
     enum egress_tier tier;
     char name[EGRESS_NAME_MAX + 1];
     struct ip_addr from, to; /* ASK_WHO; WANT_REPLY: to */
@@ -92,6 +109,13 @@ struct channel_msg {
         [CHANNEL_FDS]; /* -1: none. Sent ones stay the caller's; received ones are its to close */
 };
 
+/** The record as bytes; how many. -1: a field that no such record has (ERR_PROTO). */
+int channel_encode(const struct channel_msg *m, uint8_t out[CHANNEL_WIRE_MAX],
+                   struct err *e);
+/** Strict. @fd  the descriptors that came with it, in order: moved to *ret in all cases but
+ *  failure, when they stay the caller's. Every field of *ret is set. */
+int channel_decode(struct span bytes, const int *fd, size_t n_fds,
+                   struct channel_msg *ret, struct err *e);
 int channel_pair(int ret[2], struct err *e); /* close-on-exec, non-blocking */
 void channel_msg_init(struct channel_msg *m, enum channel_type type, uint32_t sandbox);
 /** 0; -1 with EAGAIN in e->sys when the other side does not read. */
