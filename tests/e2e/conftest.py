@@ -47,8 +47,8 @@ def work():
 
 
 class Certs:
-    def __init__(self, place):
-        subprocess.run(["sh", str(ROOT / "certs/make-dev.sh"), str(place), DOMAIN], check=True,
+    def __init__(self, place, domain=DOMAIN):
+        subprocess.run(["sh", str(ROOT / "certs/make-dev.sh"), str(place), domain], check=True,
                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.ca = str(place / "ca.pem")
         self.cert = str(place / "cert.pem")
