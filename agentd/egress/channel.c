@@ -33,36 +33,45 @@ void channel_msg_done(struct channel_msg *m)
 
 /* -- sending ------------------------------------------------------------------------------- */
 
+int channel_send_wire(int fd, struct span wire, const int *fds, size_t n_fds,
+                      struct err *e)
+{
+    _Alignas(struct cmsghdr) uint8_t room[CMSG_SPACE(CHANNEL_FDS * sizeof(int))] = {0};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)wire.p, .iov_len = wire.len};
+    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t sent;
+
+    if (n_fds > CHANNEL_FDS)
+        return err_set(e, ERR_PROTO, "%zu descriptors with a record", n_fds);
+    if (n_fds > 0) {
+        struct cmsghdr *c = (void *)room;
+
+        h.msg_control = room;
+        h.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
+    }
+    do
+        sent = sendmsg(fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? err_sys(e, "send on the channel") : 0;
+}
+
 int channel_send(int fd, const struct channel_msg *m, struct err *e)
 {
     uint8_t wire[CHANNEL_WIRE_MAX];
-    _Alignas(struct cmsghdr) uint8_t room[CMSG_SPACE(sizeof(m->fd))] = {0};
     int len = channel_encode(m, wire, e);
-    struct iovec iov = {.iov_base = wire, .iov_len = (size_t)len};
-    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
     int fds[CHANNEL_FDS];
     size_t n = 0;
-    ssize_t sent;
 
     if (len < 0)
         return -1;
     for (size_t i = 0; i < CHANNEL_FDS; i++)
         if (m->fd[i] >= 0)
             fds[n++] = m->fd[i];
-    if (n > 0) {
-        struct cmsghdr *c = (void *)room;
-
-        h.msg_control = room;
-        h.msg_controllen = CMSG_SPACE(n * sizeof(int));
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(n * sizeof(int));
-        memcpy(CMSG_DATA(c), fds, n * sizeof(int));
-    }
-    do
-        sent = sendmsg(fd, &h, MSG_NOSIGNAL | MSG_DONTWAIT);
-    while (sent < 0 && errno == EINTR);
-    return sent < 0 ? err_sys(e, "send %s", channel_type_name(m->type)) : 0;
+    return channel_send_wire(fd, span_of(wire, (size_t)len), fds, n, e);
 }
 
 /* -- receiving ----------------------------------------------------------------------------- */
