@@ -140,6 +140,24 @@ int host_parse(struct span authority, struct host *ret)
     return 0;
 }
 
+int host_name_parse(struct span text, char ret[HOST_MAX + 1])
+{
+    struct host h = {.port = 0};
+
+    if (text.len == 0 || name_parse(text, &h) < 0 || h.is_ip)
+        return -1;
+    for (const char *label = h.name; label; label = strchr(label, '.')) {
+        size_t len;
+
+        label += *label == '.';
+        len = strcspn(label, ".");
+        if (label[0] == '-' || label[len - 1] == '-')
+            return -1;
+    }
+    memcpy(ret, h.name, sizeof h.name);
+    return 0;
+}
+
 int host_id_parse(struct span text, char ret[HOST_ID_MAX + 1])
 {
     char id[HOST_ID_MAX + 1];

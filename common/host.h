@@ -26,6 +26,14 @@ struct host {
  *  empty, over a length, a byte that no host name has, two dots, a last label that is a number in a name
  *  that is no dotted quad, port not 1..65535. */
 int host_parse(struct span authority, struct host *ret);
+/**
+ * A host name by itself, as in a policy, a DNS question or a server name: labels of 1 to 63 of
+ * a-z 0-9 -, no - at a label's ends, 253 in all; upper case is folded, one trailing dot is
+ * dropped. 0, or -1: also for NUL, "_", a byte over 127, a port, brackets, and a last label that
+ * some resolver reads as a number (dotted quads, "127.1", "0x7f000001", "2130706433"). One label
+ * is enough ("localhost").
+ */
+int host_name_parse(struct span text, char ret[HOST_MAX + 1]);
 /** 1 to 40 of a-z 0-9 -, no - at the ends, no --. Upper case is folded into `ret`. */
 int host_id_parse(struct span text, char ret[HOST_ID_MAX + 1]);
 /** A decimal port, 1..65535, no sign, no leading zero; 0 when it is none. */
