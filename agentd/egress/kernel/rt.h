@@ -36,7 +36,8 @@ int rt_tproxy_drop(int fd, struct err *e);
 /** Are all four there? 0, or -1 naming the one that is gone. */
 int rt_tproxy_verify(int fd, struct err *e);
 
-/** All links / addresses (of one link, or of all with 0). Returns how many, at most `cap`; -1. */
+/** All links / addresses (of one link, or of all with 0; each whole, with its host bits). Returns
+ *  how many, at most `cap`; -1. */
 int rt_links(int fd, struct rt_link *ret, size_t cap, struct err *e);
 int rt_addrs(int fd, int link, struct ip_net *ret, size_t cap, struct err *e);
 /** Subscribe `fd` to changes of links, addresses, rules and routes. */
