@@ -16,6 +16,8 @@ struct pins;
 struct flows;
 struct dns_server;
 struct keeper_link;
+struct learn;
+struct refusals;
 
 /** What all sandboxes of a guard share; owned by guard.c. */
 struct guard {
@@ -37,16 +39,24 @@ struct ward {
     struct pins *pins;
     struct flows *flows;
     struct dns_server *dns;
+    struct refusals *refusals; /* what the kernel refused */
+    struct learn *learn;       /* mode learn: what was seen; NULL else */
     struct channel_counts counts;
 };
 
 /** Seconds since 1970. */
 int64_t ward_now_s(const struct ward *w);
 /** decide() with this ward's policy and floor. In audit and learn mode a denial that is not
- *  the floor becomes allowed, with *ret_would_refuse. */
+ *  the floor becomes allowed, with *ret_would_refuse; stage, rule and text stay what they are.
+ *  Pure: see ward_learn(). */
 void ward_decide(const struct ward *w, const struct target *t, struct verdict *ret,
                  bool *ret_would_refuse);
-/** A refusal's record, with what the ward knows filled in. */
+/** A connection is made to t: in mode learn it is to be in the policy that is proposed. */
+void ward_learn(struct ward *w, const struct target *t);
+/** A refusal's record, with what the ward knows filled in: sandbox, policy, time, and kind, by,
+ *  protocol where they are 0. (pid and comm 0 and uid UINT32_MAX are "not known".) Counts it. */
 void ward_record_refusal(struct ward *w, struct audit_record *r);
+/** The record of a connection at its end, the same way. */
+void ward_record_connection(struct ward *w, struct audit_record *r);
 
 #endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+#include "agentd/egress/guard/ward.h"
+
+#include <time.h>
+
+#include "agentd/egress/policy/learn.h"
+
+static uint64_t wall_ms(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_REALTIME, &t); /* there always is one */
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int64_t ward_now_s(const struct ward *w)
+{
+    UNUSED_ARG(w);
+    return (int64_t)(wall_ms() / 1000);
+}
+
+void ward_decide(const struct ward *w, const struct target *t, struct verdict *ret,
+                 bool *ret_would_refuse)
+{
+    decide(w->policy, &w->guard->floor, t, ward_now_s(w), ret);
+    *ret_would_refuse = !ret->allowed && ret->stage != VERDICT_FLOOR &&
+                        policy_mode(w->policy) != POLICY_ENFORCE;
+    ret->allowed |= *ret_would_refuse;
+}
+
+void ward_learn(struct ward *w, const struct target *t)
+{
+    if (w->learn == NULL || t->port == 0)
+        return;
+    if (t->name != NULL)
+        learn_name(w->learn, t->name, t->port);
+    else if (t->addr.family != 0)
+        learn_addr(w->learn, &t->addr, t->port);
+}
+
+static void fill(const struct ward *w, struct audit_record *r)
+{
+    r->sandbox = w->name;
+    r->hash = policy_hash(w->policy);
+    if (r->by == NULL)
+        r->by = r->kind == AUDIT_NAME ? "dns" : "guard";
+    if (r->ended_ms == 0)
+        r->ended_ms = wall_ms();
+    if (r->started_ms == 0)
+        r->started_ms = r->ended_ms;
+}
+
+void ward_record_refusal(struct ward *w, struct audit_record *r)
+{
+    if (r->kind == AUDIT_NAME) {
+        w->counts.names_refused++;
+    } else {
+        r->kind = AUDIT_REFUSED;
+        w->counts.refused++;
+        if (r->protocol == 0 && r->check != NULL)
+            r->protocol = IPPROTO_TCP;
+    }
+    fill(w, r);
+    audit_write(w->guard->audit, r);
+}
+
+void ward_record_connection(struct ward *w, struct audit_record *r)
+{
+    r->kind = AUDIT_CONNECTION;
+    if (r->protocol == 0)
+        r->protocol = IPPROTO_TCP;
+    fill(w, r);
+    audit_write(w->guard->audit, r);
+}
