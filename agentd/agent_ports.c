@@ -271,11 +271,7 @@ void agent_ports_rules(struct agent *a)
     a->rules.only = a->o->ports;
     a->rules.exclude = a->o->exclude;
     a->rules.own_pid = getpid();
-    /* /proc/sys/net shows the namespace of whoever opens it. */
-    if (netns_enter(a->ns, NULL) == 0) {
-        portrules_ephemeral(&a->rules);
-        netns_leave(a->ns);
-    }
+    portrules_ephemeral(&a->rules, netns_sysctl(a->ns, "ipv4/ip_local_port_range", NULL));
 }
 
 /* Unix sockets of the configuration are published by being named there. */

@@ -178,7 +178,7 @@ static int print_all(const struct options *o, const struct portwatch_port *p, si
     struct row row;
     size_t i, k, count;
 
-    portrules_ephemeral(&rules);
+    portrules_ephemeral(&rules, netns_sysctl(NULL, "ipv4/ip_local_port_range", NULL));
     if (!o->json && printf("%5s  %-24s %-18s %7s  %s\n", "PORT", "ADDRESS", "PROCESS",
                            "PID", "PUBLISHED") < 0)
         return -1;

@@ -329,11 +329,17 @@ int sock_accept(int fd, struct sock_addr *ret_client)
 
 int sock_connect(const struct sock_addr *a, struct err *e)
 {
-    char text[SOCK_TEXT_MAX];
     int fd = new_socket(a, e);
 
-    if (fd < 0)
-        return -1;
+    return fd < 0 ? -1 : sock_connect_by(&fd, a, e);
+}
+
+int sock_connect_by(int *take_fd, const struct sock_addr *a, struct err *e)
+{
+    char text[SOCK_TEXT_MAX];
+    int fd = *take_fd;
+
+    *take_fd = -1;
     if (a->u.sa.sa_family != AF_UNIX)
         set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     /* An interrupted connect goes on in the background like one in progress. */

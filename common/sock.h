@@ -56,6 +56,8 @@ int sock_accept(int fd, struct sock_addr *ret_client);
 /** Start a non-blocking connect; the descriptor (watch for LOOP_WRITE, then sock_error()),
  *  or -1. TCP_NODELAY is set. */
 int sock_connect(const struct sock_addr *a, struct err *e);
+/** As sock_connect(), by a socket that is there already (made in another namespace). */
+int sock_connect_by(int *take_fd, const struct sock_addr *a, struct err *e);
 /** SO_ERROR: 0 when connected. */
 int sock_error(int fd);
 int sock_local(int fd, struct sock_addr *ret);

@@ -359,14 +359,22 @@ static bool is_connected_now(int fd)
     return poll(&p, 1, 0) == 1 && p.revents == POLLOUT;
 }
 
+/* A unix socket is found by its path, whatever the namespace. */
+static int connect_there(struct netns *ns, const struct sock_addr *to, struct err *e)
+{
+    int fd;
+
+    if (to->u.sa.sa_family == AF_UNIX)
+        return sock_connect(to, e);
+    fd = netns_socket(ns, to->u.sa.sa_family, SOCK_STREAM, 0, e);
+    return fd < 0 ? -1 : sock_connect_by(&fd, to, e);
+}
+
 static int flow_connect(struct flow *fl, const struct sock_addr *to, struct err *e)
 {
     struct forward *f = fl->forward;
 
-    if (netns_enter(f->conf.ns, e) < 0)
-        return -1;
-    fl->fd = sock_connect(to, e);
-    netns_leave(f->conf.ns);
+    fl->fd = connect_there(f->conf.ns, to, e);
     if (fl->fd < 0)
         return -1;
     fl->io = loop_io_start(f->loop, fl->fd, on_io, fl, e);

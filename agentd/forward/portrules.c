@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/forward/portrules.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -103,12 +102,11 @@ void portrules_never(const struct portrules *r, struct port_list *ret)
     }
 }
 
-void portrules_ephemeral(struct portrules *r)
+void portrules_ephemeral(struct portrules *r, int fd)
 {
     char text[64], *end;
     unsigned long first, last;
     ssize_t n;
-    int fd = open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC);
 
     r->ephemeral_first = EPHEMERAL_FIRST;
     r->ephemeral_last = EPHEMERAL_LAST;

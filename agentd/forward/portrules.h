@@ -43,8 +43,9 @@ bool portrules_may_name(const struct portrules *r, uint16_t port);
  * not fit a list, the highest are left out: they then wait the hold before port-closed.
  */
 void portrules_never(const struct portrules *r, struct port_list *ret);
-/** Read the kernel's range for outgoing connections; leaves the rules alone on failure.
- */
-void portrules_ephemeral(struct portrules *r);
+/** Read the kernel's range for outgoing connections from its file in /proc/sys/net; the usual
+ *  one when it cannot be read.
+ *  @fd  taken; -1: it could not be opened */
+void portrules_ephemeral(struct portrules *r, int fd);
 
 #endif

@@ -56,14 +56,10 @@ struct portwatch {
 static int netlink_open(struct netns *ns, struct err *e)
 {
     struct sockaddr_nl any = {.nl_family = AF_NETLINK};
-    int fd;
+    int fd = netns_socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, e);
 
-    if (netns_enter(ns, e) < 0)
-        return -1;
-    fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
-    netns_leave(ns);
     if (fd < 0)
-        return err_sys(e, "open a sock_diag socket");
+        return err_wrap(e, "open a sock_diag socket");
     if (bind(fd, (const struct sockaddr *)(const void *)&any, sizeof any) < 0) {
         (void)err_sys(e, "bind a sock_diag socket");
         (void)close(fd); /* nothing was written */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/forward/portrules.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -115,7 +116,8 @@ static void the_kernel_names_the_ephemeral_range(void **state)
     struct portrules r = {0};
 
     (void)state;
-    portrules_ephemeral(&r);
+    portrules_ephemeral(
+        &r, open("/proc/sys/net/ipv4/ip_local_port_range", O_RDONLY | O_CLOEXEC));
     assert_true(r.ephemeral_first > 0);
     assert_true(r.ephemeral_last >= r.ephemeral_first);
 }
