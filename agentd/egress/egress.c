@@ -17,7 +17,7 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *usage; /* NULL: not for people */
 } commands[] = {
-    {"", NULL, NULL},
+    {"registries", cmd_registries, ""},
 };
 
 enum {
