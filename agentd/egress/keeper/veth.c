@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory. The rules stand on the host's side, so what counts is that all a sandbox can send
+ * comes out of one interface here, that this is the one the rules name, and that what the
+ * rules hand to IP arrives where TPROXY needs it.
+ *
+ * Both ends are taken to be one veth when each names the other's index and the kernel says that
+ * the inner one's other end is in our namespace: indices alone are small numbers that repeat in
+ * every namespace.
+ */
+#include "agentd/egress/keeper/veth.h"
+
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agentd/egress/keeper/veth_wire.h"
+#include "agentd/egress/kernel/rt.h"
+#include "common/mem.h"
+
+#define LOOPBACK_INDEX 1 /* in every namespace: the kernel makes it first */
+#define INSIDE_LINKS   64
+
+/* Our own namespace. */
+struct home {
+    int fd; /* rtnetlink; -1: not open */
+    int ns; /* its file; -1: not open */
+};
+
+struct veth_host {
+    struct home home;
+    struct rt_link *link;
+    size_t n;
+    struct err tproxy; /* code ERR_NONE: rules and routes stand */
+};
+
+/* -- our own namespace --------------------------------------------------------------------- */
+
+static void home_done(struct home *h)
+{
+    sock_close(&h->fd);
+    sock_close(&h->ns);
+}
+
+/* Call home_done() also when it fails. */
+static int home_open(struct home *h, struct err *e)
+{
+    h->ns = -1;
+    h->fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, e);
+    if (h->fd < 0)
+        return -1;
+    h->ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    return h->ns < 0 ? err_sys(e, "open our own network namespace") : 0;
+}
+
+void veth_host_free(struct veth_host *h)
+{
+    if (!h)
+        return;
+    home_done(&h->home);
+    mem_free(h->link);
+    mem_free(h);
+}
+
+static int look(struct veth_host *h, struct err *e)
+{
+    int n;
+
+    if (home_open(&h->home, e) < 0)
+        return -1;
+    h->link = mem_zalloc(VETH_LINKS_MAX, sizeof *h->link);
+    if (!h->link)
+        return err_set(e, ERR_NOMEM, "no memory for %d links", VETH_LINKS_MAX);
+    n = rt_links(h->home.fd, h->link, VETH_LINKS_MAX, e);
+    if (n < 0)
+        return err_wrap(e, "the host's interfaces");
+    if (n >= VETH_LINKS_MAX)
+        return err_set(e, ERR_LIMIT, "%d interfaces here or more: not all are seen",
+                       VETH_LINKS_MAX);
+    h->n = (size_t)n;
+    h->tproxy = (struct err){.code = ERR_NONE};
+    (void)rt_tproxy_verify(h->home.fd, &h->tproxy); /* what it says becomes a reason */
+    return 0;
+}
+
+struct veth_host *veth_host_look(struct err *e)
+{
+    struct veth_host *h = mem_zalloc(1, sizeof *h);
+
+    if (!h) {
+        (void)err_set(e, ERR_NOMEM, "no memory for the host's interfaces");
+        return NULL;
+    }
+    h->home = (struct home){-1, -1};
+    if (look(h, e) < 0) {
+        veth_host_free(h);
+        return NULL;
+    }
+    return h;
+}
+
+static const struct rt_link *link_at(const struct veth_host *h, int index)
+{
+    for (size_t i = 0; i < h->n; i++)
+        if (h->link[i].index == index)
+            return &h->link[i];
+    return NULL;
+}
+
+/* -- the sandbox's namespace ----------------------------------------------------------------- */
+
+struct inside {
+    struct rt_link link[INSIDE_LINKS];
+    int n;
+    struct ip_net addr[RT_ADDRS_MAX]; /* of `only` */
+    int n_addr;
+    const struct rt_link
+        *only;      /* what is neither lo nor the kernel's own; NULL: nothing */
+    bool ends_here; /* `only` has its other end in our namespace */
+    bool has_embedded_resolver;
+};
+
+/* What the kernel puts into a new namespace when these modules are loaded
+ * (net.core.fb_tunnels_only_for_init_net). They need another interface to leave by. */
+static bool is_kernels_own(const struct rt_link *l)
+{
+    static const char *const own[] = {"tunl0",   "sit0",     "ip6tnl0",
+                                      "gre0",    "gretap0",  "erspan0",
+                                      "ip_vti0", "ip6_vti0", "ip6gre0"};
+
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++)
+        if (!strcmp(l->name, own[i]))
+            return l->peer_index == 0;
+    return false;
+}
+
+/* The one interface that may lead out; more than one is refused with both names. */
+static int choose(struct inside *in, struct err *e)
+{
+    in->only = NULL;
+    for (int i = 0; i < in->n; i++) {
+        const struct rt_link *l = &in->link[i];
+
+        if (l->index == LOOPBACK_INDEX || is_kernels_own(l))
+            continue;
+        if (in->only)
+            return err_set(e, ERR_DENIED,
+                           "the sandbox has interfaces %s and %s, and rules are for one",
+                           in->only->name, l->name);
+        in->only = l;
+    }
+    return 0;
+}
+
+static int look_by(struct inside *in, int fd, int own_ns, struct err *e)
+{
+    int rc;
+
+    in->n = rt_links(fd, in->link, INSIDE_LINKS, e);
+    if (in->n < 0)
+        return err_wrap(e, "the sandbox's interfaces");
+    if (in->n >= INSIDE_LINKS)
+        return err_set(e, ERR_DENIED, "the sandbox has %d interfaces or more",
+                       INSIDE_LINKS);
+    if (choose(in, e) < 0)
+        return -1;
+    if (!in->only)
+        return 0;
+    rc = veth_wire_ends_in(fd, in->only->index, own_ns, e);
+    if (rc < 0)
+        return -1;
+    in->ends_here = rc;
+    in->n_addr = rt_addrs(fd, in->only->index, in->addr, RT_ADDRS_MAX, e);
+    return in->n_addr < 0 ? err_wrap(e, "the sandbox's addresses") : 0;
+}
+
+static int open_inside(struct netns *ns, int own_fd, int ret[2], struct err *e)
+{
+    int rc;
+
+    ret[1] = -1;
+    ret[0] = netns_socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, e);
+    if (ret[0] < 0)
+        return -1;
+    rc = veth_wire_is_same_ns(ret[0], own_fd, e);
+    if (rc > 0)
+        return err_set(e, ERR_DENIED,
+                       "the sandbox is in the host's own network namespace");
+    if (rc < 0)
+        return -1;
+    ret[1] = netns_socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, e);
+    return ret[1] < 0 ? -1 : 0;
+}
+
+static int look_inside(struct inside *in, struct netns *ns, const struct home *own,
+                       struct err *e)
+{
+    static const uint8_t embedded[4] = {127, 0, 0, 11};
+    int fd[2];
+    int rc = open_inside(ns, own->fd, fd, e);
+    int listens = 0;
+
+    if (rc == 0)
+        rc = look_by(in, fd[0], own->ns, e);
+    if (rc == 0) {
+        listens = veth_wire_listens(fd[1], embedded, e);
+        rc = listens < 0 ? -1 : 0;
+    }
+    sock_close(&fd[0]);
+    sock_close(&fd[1]);
+    in->has_embedded_resolver = listens > 0;
+    return rc;
+}
+
+int veth_none(struct netns *ns, struct err *e)
+{
+    struct inside in;
+    struct home own;
+    int rc = home_open(&own, e);
+
+    if (rc == 0)
+        rc = look_inside(&in, ns, &own, e);
+    home_done(&own);
+    if (rc == 0 && in.only)
+        return err_set(e, ERR_DENIED,
+                       "the sandbox has interface %s, and a sealed one has none",
+                       in.only->name);
+    return rc;
+}
+
+/* -- both together --------------------------------------------------------------------------- */
+
+/* The inner end's partner here. */
+static const struct rt_link *partner(const struct veth_host *h, const struct inside *in,
+                                     struct err *e)
+{
+    const struct rt_link *l = in->only, *port;
+
+    if (!l) {
+        (void)err_set(e, ERR_NOTFOUND, "the sandbox has no interface");
+        return NULL;
+    }
+    if (strcmp(l->kind, "veth") != 0) {
+        (void)err_set(e, ERR_DENIED,
+                      "interface %s is a %s, no veth: there is no end of it on the host "
+                      "to rule",
+                      l->name, l->kind[0] ? l->kind : "device");
+        return NULL;
+    }
+    port = in->ends_here ? link_at(h, l->peer_index) : NULL;
+    if (!port || port->peer_index != l->index || strcmp(port->kind, "veth") != 0) {
+        (void)err_set(e, ERR_DENIED,
+                      "the other end of interface %s is not in this namespace", l->name);
+        return NULL;
+    }
+    return port;
+}
+
+static int take_addrs(const struct ip_net *from, int n, struct ip_addr *ret,
+                      unsigned *ret_n, const char *whose, struct err *e)
+{
+    if (n > VETH_ADDRS_MAX)
+        return err_set(e, ERR_LIMIT, "%s has %d addresses, at most %d can be ruled",
+                       whose, n, VETH_ADDRS_MAX);
+    for (int i = 0; i < n; i++)
+        ret[i] = from[i].addr;
+    *ret_n = (unsigned)n;
+    return 0;
+}
+
+static int describe(const struct veth_host *h, const struct inside *in,
+                    const struct rt_link *port, struct veth *v, struct err *e)
+{
+    const struct rt_link *way = port->master ? link_at(h, port->master) : port;
+    struct ip_net addr[RT_ADDRS_MAX];
+    int n;
+
+    if (!way || (port->master && strcmp(way->kind, "bridge") != 0))
+        return err_set(e, ERR_DENIED, "%s is part of a %s, no bridge", port->name,
+                       way ? way->kind : "link that is gone");
+    *v = (struct veth){.inside_index = in->only->index,
+                       .port_index = port->index,
+                       .way_index = way->index,
+                       .is_bridged = port->master != 0};
+    memcpy(v->inside, in->only->name, sizeof v->inside);
+    memcpy(v->port, port->name, sizeof v->port);
+    memcpy(v->way, way->name, sizeof v->way);
+    memcpy(v->mac, in->only->mac, sizeof v->mac);
+    memcpy(v->gateway_mac, way->mac, sizeof v->gateway_mac);
+    n = rt_addrs(h->home.fd, way->index, addr, RT_ADDRS_MAX, e);
+    if (n < 0)
+        return err_wrap(e, "addresses of %s", way->name);
+    /* A bridge may have many: these are told, not ruled by. */
+    n = n > VETH_ADDRS_MAX ? VETH_ADDRS_MAX : n;
+    if (take_addrs(addr, n, v->gateway, &v->n_gateway, way->name, e) < 0)
+        return -1;
+    return take_addrs(in->addr, in->n_addr, v->addr, &v->n_addr, in->only->name, e);
+}
+
+static int find(const struct veth_host *h, const struct inside *in, const char *iface,
+                struct veth *ret, struct err *e)
+{
+    const struct rt_link *port = partner(h, in, e);
+    struct veth v;
+
+    if (!port)
+        return -1;
+    if (iface && strcmp(iface, in->only->name) != 0 && strcmp(iface, port->name) != 0)
+        return err_set(e, ERR_NOTFOUND,
+                       "the sandbox's interface is %s, and %s here: not %.15s",
+                       in->only->name, port->name, iface);
+    if (describe(h, in, port, &v, e) < 0)
+        return -1;
+    *ret = v;
+    return 0;
+}
+
+int veth_find(const struct veth_host *h, struct netns *ns, const char *iface,
+              struct veth *ret, struct err *e)
+{
+    struct inside in;
+
+    if (look_inside(&in, ns, &h->home, e) < 0)
+        return -1;
+    return find(h, &in, iface, ret, e);
+}
+
+void veth_fill(const struct veth *v, struct nft_sandbox *s)
+{
+    s->bridge = v->way;
+    s->veth = v->port;
+    memcpy(s->mac, v->mac, sizeof s->mac);
+    memcpy(s->gateway_mac, v->gateway_mac, sizeof s->gateway_mac);
+    _Static_assert(VETH_ADDRS_MAX == sizeof s->addr / sizeof s->addr[0],
+                   "as many addresses as rules hold");
+    memcpy(s->addr, v->addr, sizeof s->addr);
+    s->n_addr = v->n_addr;
+}
+
+static bool has_addr(const struct veth *v, const struct ip_addr *a)
+{
+    for (unsigned i = 0; i < v->n_addr; i++)
+        if (ip_eq(&v->addr[i], a))
+            return true;
+    return false;
+}
+
+bool veth_is_same(const struct veth *a, const struct veth *b)
+{
+    if (a->inside_index != b->inside_index || a->port_index != b->port_index ||
+        a->way_index != b->way_index || strcmp(a->port, b->port) != 0 ||
+        strcmp(a->way, b->way) != 0 || a->n_addr != b->n_addr)
+        return false;
+    for (unsigned i = 0; i < a->n_addr; i++)
+        if (!has_addr(b, &a->addr[i]))
+            return false;
+    return !memcmp(a->mac, b->mac, sizeof a->mac) &&
+           !memcmp(a->gateway_mac, b->gateway_mac, sizeof a->gateway_mac);
+}
+
+/* -- what breaks it --------------------------------------------------------------------------- */
+
+static void say(struct veth_reasons *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+static void say(struct veth_reasons *r, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (r->n == VETH_REASONS_MAX)
+        return; /* one is enough to be not enforced */
+    va_start(ap, fmt);
+    (void)vsnprintf(r->text[r->n++], VETH_REASON_MAX, fmt, ap);
+    va_end(ap);
+}
+
+/* 1, 0; -1: there is no such switch. */
+static int sysctl_is_set(const char *path)
+{
+    char c = '0';
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n;
+
+    if (fd < 0)
+        return -1;
+    n = read(fd, &c, 1);
+    (void)close(fd); /* opened for reading */
+    return n == 1 && c != '0';
+}
+
+static void check_bridge(const struct veth_host *h, const struct veth *v,
+                         struct veth_reasons *r)
+{
+    static const char four[] = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    static const char six[] = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+    struct veth_wire_bridge own;
+    struct err e;
+
+    if (veth_wire_bridge(h->home.fd, v->way_index, &own, &e) < 0) {
+        say(r, "%s: %s", v->way, e.msg);
+        return;
+    }
+    if (sysctl_is_set(four) > 0)
+        say(r,
+            "net.bridge.bridge-nf-call-iptables is 1: what crosses bridge %s is judged "
+            "too early to reach the guard; set it to 0",
+            v->way);
+    if (sysctl_is_set(six) > 0)
+        say(r,
+            "net.bridge.bridge-nf-call-ip6tables is 1: what crosses bridge %s is judged "
+            "too early to reach the guard; set it to 0",
+            v->way);
+    if (own.calls_iptables || own.calls_ip6tables)
+        say(r, "bridge %s has nf_call_iptables or nf_call_ip6tables set; set it to 0",
+            v->way);
+}
+
+/* With src_valid_mark the mark counts when the way back is looked for, which then is local
+ * delivery: the kernel drops the packet as one from nowhere. */
+static void check_mark(const char *dev, struct veth_reasons *r)
+{
+    char path[80];
+
+    (void)snprintf(path, sizeof path, "/proc/sys/net/ipv4/conf/%s/src_valid_mark", dev);
+    if (sysctl_is_set(path) > 0)
+        say(r,
+            "net.ipv4.conf.%s.src_valid_mark is 1: marked packets are dropped; set it "
+            "to 0",
+            dev);
+}
+
+static void compare(const struct veth *was, const struct veth *now,
+                    struct veth_reasons *r)
+{
+    if (was->port_index != now->port_index || was->inside_index != now->inside_index)
+        say(r, "the sandbox has another interface than its rules: %s (%s here)",
+            now->inside, now->port);
+    else if (strcmp(was->port, now->port) != 0)
+        say(r, "interface %s was renamed to %s, and rules go by the name", was->port,
+            now->port);
+    else if (was->way_index != now->way_index || strcmp(was->way, now->way) != 0)
+        say(r, "interface %s was moved from %s to %s", now->port, was->way, now->way);
+    else if (memcmp(was->gateway_mac, now->gateway_mac, sizeof was->gateway_mac) != 0)
+        say(r, "the hardware address of %s has changed", now->way);
+    else if (!veth_is_same(was, now))
+        say(r, "the addresses of interface %s have changed", now->inside);
+}
+
+void veth_breakers(const struct veth_host *h, struct netns *ns, const struct veth *was,
+                   struct veth_reasons *ret)
+{
+    struct inside in;
+    struct veth now;
+    struct err e;
+
+    ret->n = 0;
+    if (h->tproxy.code != ERR_NONE)
+        say(ret, "%s", h->tproxy.msg);
+    if (look_inside(&in, ns, h->ns, &e) < 0 || find(h, &in, NULL, &now, &e) < 0) {
+        say(ret, "%s", e.msg);
+        return;
+    }
+    compare(was, &now, ret);
+    if (now.is_bridged)
+        check_bridge(h, &now, ret);
+    check_mark("all", ret);
+    check_mark(now.way, ret);
+    if (in.has_embedded_resolver)
+        say(ret,
+            "Docker's embedded resolver is in the sandbox (127.0.0.11, a user network): "
+            "it asks from the host's side; use the default bridge");
+}
