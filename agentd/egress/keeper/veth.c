@@ -10,6 +10,7 @@
  */
 #include "agentd/egress/keeper/veth.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <stdarg.h>
@@ -459,7 +460,7 @@ void veth_breakers(const struct veth_host *h, struct netns *ns, const struct vet
     ret->n = 0;
     if (h->tproxy.code != ERR_NONE)
         say(ret, "%s", h->tproxy.msg);
-    if (look_inside(&in, ns, h->ns, &e) < 0 || find(h, &in, NULL, &now, &e) < 0) {
+    if (look_inside(&in, ns, &h->home, &e) < 0 || find(h, &in, NULL, &now, &e) < 0) {
         say(ret, "%s", e.msg);
         return;
     }
