@@ -13,11 +13,13 @@
 
 #include "agentd/egress/guard/ward.h"
 
-#define NAMES_ADDRS_MAX 32
-#define NAMES_CHAIN_MAX 8 /* CNAMEs */
-#define NAMES_CACHE_MAX 4096
-#define NAMES_TTL_MIN_S 30 /* what an answer and its pins live at least */
-#define NAMES_TTL_MAX_S 3600
+#define NAMES_ADDRS_MAX   32
+#define NAMES_CHAIN_MAX   8 /* CNAMEs */
+#define NAMES_CACHE_MAX   4096
+#define NAMES_ASKING_MAX  128  /* questions upstream at once, a sandbox */
+#define NAMES_NEGATIVE_MS 5000 /* no such name, no address, only refused addresses */
+#define NAMES_TTL_MIN_S   30   /* what an answer and its pins live at least */
+#define NAMES_TTL_MAX_S   3600
 #define NAMES_GRACE_S                                                                    \
     60 /* pins outlive the answer by this: clients keep addresses a little longer */
 
