@@ -45,6 +45,7 @@ struct block {
 
 struct parse {
     struct block *newest;
+    size_t flags; /* jansson's */
     jmp_buf no_memory;
 };
 
@@ -124,17 +125,16 @@ static json_t *load(struct parse *p, struct span text, struct err *e)
         return NULL;
     }
     /* An empty span may have no pointer, which jansson calls a wrong argument. */
-    root = json_loadb(text.len > 0 ? (const char *)text.p : "", text.len,
-                      JSON_REJECT_DUPLICATES, &je);
+    root = json_loadb(text.len > 0 ? (const char *)text.p : "", text.len, p->flags, &je);
     if (root == NULL)
         set_syntax_error(&je, e);
     return root;
 }
 
-struct json *json_parse(struct span text, size_t max_bytes, struct err *e)
+static struct json *parse(struct span text, size_t max_bytes, size_t flags, struct err *e)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    struct parse p = {.newest = NULL};
+    struct parse p = {.newest = NULL, .flags = JSON_REJECT_DUPLICATES | flags};
     json_t *root;
 
     if (text.len > max_bytes) {
@@ -151,6 +151,16 @@ struct json *json_parse(struct span text, size_t max_bytes, struct err *e)
         give_back_all(&p);
     running = NULL;
     return (struct json *)root;
+}
+
+struct json *json_parse(struct span text, size_t max_bytes, struct err *e)
+{
+    return parse(text, max_bytes, 0, e);
+}
+
+struct json *json_parse_wide(struct span text, size_t max_bytes, struct err *e)
+{
+    return parse(text, max_bytes, JSON_DECODE_INT_AS_REAL, e);
 }
 
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e)

@@ -21,6 +21,9 @@ struct json; /* a value; borrowed from its root unless said otherwise */
 #define JSON_MEMBERS_MAX 256 /* of one object */
 /** The root; free with json_free(). NULL with ERR_CONFIG/ERR_PROTO ("line 3: ..."). */
 struct json *json_parse(struct span text, size_t max_bytes, struct err *e);
+/** As json_parse(), but every number is a JSON_REAL, so that integers of other programs that do
+ *  not fit into 64 bits with a sign are taken. For texts of which the numbers are not read. */
+struct json *json_parse_wide(struct span text, size_t max_bytes, struct err *e);
 struct json *json_parse_file(const char *path, size_t max_bytes, struct err *e);
 void json_free(struct json *root);
 /** Whether JSON_DEPTH_MAX and JSON_MEMBERS_MAX are kept, as json_parse() asks. 0 or -1. */
@@ -52,6 +55,10 @@ bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
  *  "listen[1].address"; a member's is that of its name. 0: not found. "" is the root. `text`
  *  must be what json_parse() took. */
 unsigned json_line(struct span text, const char *path);
+
+/** The bytes of the value that `path` names, for changing a text in place; same rules. 0, or
+ *  -1: not found. */
+int json_find(struct span text, const char *path, struct span *ret);
 
 /* Printing: append a JSON string with its quotes, escaped; invalid UTF-8 becomes U+FFFD.
  */

@@ -133,28 +133,47 @@ static bool walk_item(struct walk *w, unsigned long i)
     return i == 0 && w->p < w->end && *w->p != ']';
 }
 
-unsigned json_line(struct span text, const char *path)
+/* To the value that `path` names; false: there is none. */
+static bool walk_path(struct walk *w, const char *path)
 {
-    struct walk w = {.p = text.p, .end = text.p + text.len, .line = 1};
-
-    walk_blank(&w);
-    w.found = w.line;
+    walk_blank(w);
+    w->found = w->line;
     while (*path != '\0') {
         if (*path == '[') {
             char *end;
 
-            if (!walk_item(&w, strtoul(path + 1, &end, 10)) || *end != ']')
-                return 0;
+            if (!walk_item(w, strtoul(path + 1, &end, 10)) || *end != ']')
+                return false;
             path = end + 1;
         } else {
             size_t n;
 
             path += *path == '.';
             n = strcspn(path, ".[");
-            if (!walk_member(&w, path, n))
-                return 0;
+            if (!walk_member(w, path, n))
+                return false;
             path += n;
         }
     }
-    return w.found;
+    return true;
+}
+
+unsigned json_line(struct span text, const char *path)
+{
+    struct walk w = {.p = text.p, .end = text.p + text.len, .line = 1};
+
+    return walk_path(&w, path) ? w.found : 0;
+}
+
+int json_find(struct span text, const char *path, struct span *ret)
+{
+    struct walk w = {.p = text.p, .end = text.p + text.len, .line = 1};
+    const uint8_t *from;
+
+    if (!walk_path(&w, path))
+        return -1;
+    from = w.p;
+    walk_value(&w);
+    *ret = span_of(from, (size_t)(w.p - from));
+    return 0;
 }

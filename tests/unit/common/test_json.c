@@ -253,6 +253,56 @@ static void lines_are_found_by_path(void **state)
     }
 }
 
+static void values_are_found_in_the_text_by_path(void **state)
+{
+    static const char TEXT[] = "{ \"a\": [1, {\"b\" : \"x]\\\"\"}, [] ],\n\"c\":-1.5e3,"
+                               "\"d\": {} , \"e\": null}";
+    static const struct {
+        const char *path;
+        const char *value; /* NULL: there is none */
+    } rows[] = {
+        {"a", "[1, {\"b\" : \"x]\\\"\"}, [] ]"},
+        {"a[0]", "1"},
+        {"a[1]", "{\"b\" : \"x]\\\"\"}"},
+        {"a[1].b", "\"x]\\\"\""},
+        {"a[2]", "[]"},
+        {"a[3]", NULL},
+        {"c", "-1.5e3"},
+        {"c.x", NULL},
+        {"d", "{}"},
+        {"e", "null"},
+        {"f", NULL},
+        {"a.b", NULL},
+    };
+    struct span v;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        int rc = json_find(span_str(TEXT), rows[i].path, &v);
+
+        if (rc != (rows[i].value ? 0 : -1) ||
+            (rc == 0 && !span_eq(v, span_str(rows[i].value))))
+            fail_msg("%s: %d", rows[i].path, rc);
+    }
+    assert_int_equal(json_find(span_str(TEXT), "", &v), 0);
+    assert_true(span_eq(v, span_str(TEXT)));
+}
+
+static void wide_integers_are_taken_where_asked(void **state)
+{
+    static const char TEXT[] = "[18446744073709551615, 3, -9223372036854775809]";
+    struct json *j;
+    struct err e;
+
+    (void)state;
+    assert_null(json_parse(span_str(TEXT), 100, &e));
+    j = json_parse_wide(span_str(TEXT), 100, &e);
+    assert_non_null(j);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(json_type(json_at(j, i)), JSON_REAL);
+    json_free(j);
+}
+
 static void printed_strings_come_back(void **state)
 {
     static const struct {
@@ -435,6 +485,8 @@ int main(void)
         cmocka_unit_test(an_error_holds_no_control_bytes),
         cmocka_unit_test(an_error_quotes_nothing),
         cmocka_unit_test(lines_are_found_by_path),
+        cmocka_unit_test(values_are_found_in_the_text_by_path),
+        cmocka_unit_test(wide_integers_are_taken_where_asked),
         cmocka_unit_test(printed_strings_come_back),
         cmocka_unit_test(every_byte_prints_as_valid_json),
         cmocka_unit_test(a_file_is_read_and_named_in_errors),
