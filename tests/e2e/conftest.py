@@ -2,6 +2,7 @@
 """Fixtures: certificates, a running tunneld, agents, apps, npm packages. Everything listens on
 loopback, on ports the kernel chose, in a folder of its own below build/<variant>/e2e/."""
 
+import atexit
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -22,7 +24,9 @@ from processes import Process, wait_until  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("BUILD", "build/release")
 DOMAIN = "preview.localhost"
+RUNTIME_ROOT = tempfile.mkdtemp(prefix="agentd-e2e-")
 RUNTIME_DIRS = itertools.count(1)
+atexit.register(shutil.rmtree, RUNTIME_ROOT, ignore_errors=True)
 
 
 def tool(name):
@@ -182,8 +186,9 @@ class Agent:
         if sandbox:
             argv += ["--sandbox", sandbox]
         full = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        # Not in self.place: a socket's path holds 107 bytes, and a test's name may be long.
-        self.runtime_dir = str(BUILD / "e2e" / ("run%d" % next(RUNTIME_DIRS)))
+        # Not in self.place: a socket's path holds 107 bytes, and the tree may stand anywhere.
+        self.runtime_dir = os.path.join(RUNTIME_ROOT, "run%d" % next(RUNTIME_DIRS))
+        os.mkdir(self.runtime_dir, 0o700)
         full["XDG_RUNTIME_DIR"] = self.runtime_dir
         full.update(env or {})
         self.argv, self.env = argv, full
