@@ -217,20 +217,37 @@ static int look_inside(struct inside *in, struct netns *ns, const struct home *o
     return rc;
 }
 
-int veth_none(struct netns *ns, struct err *e)
+static int look_only(struct inside *in, struct netns *ns, struct err *e)
 {
-    struct inside in;
     struct home own;
     int rc = home_open(&own, e);
 
     if (rc == 0)
-        rc = look_inside(&in, ns, &own, e);
+        rc = look_inside(in, ns, &own, e);
     home_done(&own);
-    if (rc == 0 && in.only)
+    return rc;
+}
+
+int veth_none(struct netns *ns, struct err *e)
+{
+    struct inside in;
+
+    if (look_only(&in, ns, e) < 0)
+        return -1;
+    if (in.only)
         return err_set(e, ERR_DENIED,
                        "the sandbox has interface %s, and a sealed one has none",
                        in.only->name);
-    return rc;
+    return 0;
+}
+
+int veth_any(struct netns *ns, struct err *e)
+{
+    struct inside in;
+
+    if (look_only(&in, ns, e) < 0)
+        return -1;
+    return in.only ? 0 : err_set(e, ERR_NOTFOUND, "the sandbox has no interface");
 }
 
 /* -- both together --------------------------------------------------------------------------- */

@@ -67,6 +67,8 @@ int veth_find(const struct veth_host *h, struct netns *ns, const char *iface,
 /** For the sealed tier: 0 when the namespace is not ours and has no interface but lo; -1 with
  *  ERR_DENIED ("it has interface eth0, ..."). */
 int veth_none(struct netns *ns, struct err *e);
+/** For the veth tier: 0 when the namespace is not ours and has one interface beyond lo. */
+int veth_any(struct netns *ns, struct err *e);
 /** Fill bridge, veth, mac, gateway_mac and addr of *s; its texts are lent by *v. */
 void veth_fill(const struct veth *v, struct nft_sandbox *s);
 /** The same rules would be made from both? Names, indices, hardware addresses, addresses. */
