@@ -149,6 +149,8 @@ static int become(uid_t uid, struct err *e)
 {
     gid_t gid = (gid_t)uid;
 
+    if (cut_bounding(0, e) < 0) /* while there is CAP_SETPCAP */
+        return -1;
     if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 ||
         setresuid(uid, uid, uid) < 0)
         return err_sys(e, "become user %u", (unsigned)uid);
