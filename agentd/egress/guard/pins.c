@@ -1,0 +1,705 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory. An entry is one address under one name; entries of one address hang together in a
+ * bucket, oldest first. Its ports are those the policy gives the name: each is an element of the
+ * kernel's set, which several names of an address may share. The kernel is told the latest end
+ * among them, and an element is taken out when no name of the address gives it any more.
+ *
+ * An entry counts from when the kernel has acknowledged it (acked_ms): pins_next() tells no
+ * other, and pins_add() answers only then. An entry without ports (what goes to the guard in any
+ * case) needs no kernel.
+ *
+ * A heap orders entries by when they need care: one that is held by a connection is renewed
+ * RENEW_S before its end, any other is forgotten at its end, as the kernel's timeout has done.
+ * Renewal asks the policy again, so a rule that expired renews nothing.
+ */
+#include "agentd/egress/guard/pins.h"
+
+#include <string.h>
+
+#include "agentd/egress/guard/keeper_link.h"
+#include "agentd/egress/guard/names.h"
+#include "common/crypto.h"
+#include "common/log.h"
+#include "common/mem.h"
+
+enum {
+    BUCKETS = 512,
+    PORTS_MAX = 64,  /* of one name */
+    RENEW_S = 30,    /* before the end */
+    CARE_TURN = 256, /* entries looked after in one turn of the loop */
+    WAIT_REQUESTS = NAMES_ADDRS_MAX * PORTS_MAX / CHANNEL_PINS,
+    HELD_S = NAMES_TTL_MIN_S + NAMES_GRACE_S /* what a renewal gives */
+};
+
+struct entry {
+    struct entry *next; /* of its bucket; younger */
+    uint64_t end_ms;    /* the latest of all answers */
+    uint64_t acked_ms;  /* what the kernel is known to have; 0: nothing */
+    uint64_t due_ms;    /* when it needs care */
+    size_t heap_at;
+    uint32_t held;
+    bool is_dead;         /* during a reload */
+    uint16_t *port, *old; /* old: during a reload */
+    size_t n_ports, n_old;
+    struct ip_addr addr;
+    char name[];
+};
+
+struct wait_request {
+    struct pins_wait *wait;
+    struct keeper_request *request;
+};
+struct pins_wait {
+    struct pins_wait *next, **prev;
+    struct pins *pins;
+    pins_fn *fn;
+    void *arg;
+    struct loop_job end;
+    struct wait_request sent[WAIT_REQUESTS];
+    size_t n_sent, n_open;
+    bool has_failed;
+    uint64_t end_ms;
+    size_t n; /* addresses whose acknowledgement is waited for */
+    struct ip_addr addr[NAMES_ADDRS_MAX];
+    char name[];
+};
+
+/* A message that nobody waits for. */
+struct errand {
+    struct errand *next, **prev;
+    struct pins *pins;
+    struct keeper_request *request;
+};
+
+struct pins {
+    struct ward *ward; /* borrowed */
+    struct entry *bucket[BUCKETS];
+    struct entry **heap;
+    size_t n, heap_cap;
+    uint32_t seed;
+    struct loop_timer care;
+    struct pins_wait *waits;
+    struct errand *errands;
+    struct log_rate rate;
+};
+
+static uint64_t now_ms(const struct pins *p)
+{
+    return loop_now(p->ward->guard->loop);
+}
+
+/* -- the heap ----------------------------------------------------------------------------------- */
+
+static void heap_put(struct pins *p, size_t at, struct entry *e)
+{
+    p->heap[at] = e;
+    e->heap_at = at;
+}
+
+static void heap_fix(struct pins *p, struct entry *e)
+{
+    size_t at = e->heap_at;
+
+    while (at > 0 && p->heap[(at - 1) / 2]->due_ms > e->due_ms) {
+        heap_put(p, at, p->heap[(at - 1) / 2]);
+        at = (at - 1) / 2;
+    }
+    for (;;) {
+        size_t child = 2 * at + 1;
+
+        if (child + 1 < p->n && p->heap[child + 1]->due_ms < p->heap[child]->due_ms)
+            child++;
+        if (child >= p->n || p->heap[child]->due_ms >= e->due_ms)
+            break;
+        heap_put(p, at, p->heap[child]);
+        at = child;
+    }
+    heap_put(p, at, e);
+}
+
+static int heap_add(struct pins *p, struct entry *e)
+{
+    if (p->n == p->heap_cap) {
+        size_t cap = p->heap_cap ? 2 * p->heap_cap : 64;
+        struct entry **heap = mem_resize(p->heap, cap * sizeof(*heap));
+
+        if (!heap)
+            return -1;
+        p->heap = heap;
+        p->heap_cap = cap;
+    }
+    heap_put(p, p->n++, e);
+    heap_fix(p, e);
+    return 0;
+}
+
+static void heap_drop(struct pins *p, const struct entry *e)
+{
+    size_t at = e->heap_at;
+    struct entry *last = p->heap[--p->n];
+
+    if (last == e)
+        return;
+    heap_put(p, at, last);
+    heap_fix(p, last);
+}
+
+static void arm(struct pins *p)
+{
+    uint64_t now = now_ms(p);
+
+    if (p->n == 0)
+        loop_timer_stop(&p->care);
+    else
+        loop_timer_start(&p->care,
+                         p->heap[0]->due_ms > now ? p->heap[0]->due_ms - now : 1);
+}
+
+static void set_due(struct pins *p, struct entry *e)
+{
+    e->due_ms = e->end_ms - (e->held ? RENEW_S * 1000 : 0);
+    heap_fix(p, e);
+}
+
+/* -- entries ---------------------------------------------------------------------------------------- */
+
+static struct entry **bucket_of(struct pins *p, const struct ip_addr *a)
+{
+    uint32_t h = p->seed ^ a->family;
+
+    for (size_t i = 0; i < sizeof(a->bytes); i++)
+        h = (h ^ a->bytes[i]) * 0x01000193u;
+    return &p->bucket[(h ^ h >> 15) % BUCKETS];
+}
+
+static struct entry *find(struct pins *p, const struct ip_addr *a, const char *name)
+{
+    struct entry *e = *bucket_of(p, a);
+
+    while (e && (!ip_eq(&e->addr, a) || strcmp(e->name, name) != 0))
+        e = e->next;
+    return e;
+}
+
+static void entry_free(struct entry *e)
+{
+    mem_free(e->port);
+    mem_free(e->old);
+    mem_free(e);
+}
+
+static void entry_drop(struct pins *p, struct entry *e)
+{
+    struct entry **at = bucket_of(p, &e->addr);
+
+    while (*at != e)
+        at = &(*at)->next;
+    *at = e->next;
+    heap_drop(p, e);
+    p->ward->counts.pins = (uint32_t)p->n;
+    entry_free(e);
+}
+
+static bool has_port(const uint16_t *port, size_t n, uint16_t want)
+{
+    for (size_t i = 0; i < n; i++)
+        if (port[i] == want)
+            return true;
+    return false;
+}
+
+/* The latest end that the names of an address give a port; 0: none does. */
+static uint64_t end_of(struct pins *p, const struct ip_addr *a, uint16_t port,
+                       const struct entry *but)
+{
+    uint64_t end = 0;
+
+    for (const struct entry *e = *bucket_of(p, a); e; e = e->next)
+        if (e != but && !e->is_dead && e->end_ms > end && ip_eq(&e->addr, a) &&
+            has_port(e->port, e->n_ports, port))
+            end = e->end_ms;
+    return end;
+}
+
+static int set_ports(struct entry *e, const uint16_t *port, size_t n)
+{
+    uint16_t *copy = NULL;
+
+    if (n > 0) {
+        copy = mem_alloc(n * sizeof(*copy));
+        if (!copy)
+            return -1;
+        memcpy(copy, port, n * sizeof(*copy));
+    }
+    mem_free(e->port);
+    e->port = copy;
+    e->n_ports = n;
+    return 0;
+}
+
+static bool same_ports(const struct entry *e, const uint16_t *port, size_t n)
+{
+    return e->n_ports == n && (n == 0 || memcmp(e->port, port, n * sizeof(*port)) == 0);
+}
+
+/* -- messages --------------------------------------------------------------------------------------- */
+
+struct outbox {
+    struct pins *pins;
+    struct pins_wait *wait; /* NULL: nobody waits */
+    bool has_failed;
+    struct err why;
+    struct channel_msg m;
+};
+
+static void outbox_init(struct outbox *o, struct pins *p, struct pins_wait *w)
+{
+    o->pins = p;
+    o->wait = w;
+    o->has_failed = false;
+    o->why = (struct err){0};
+    channel_msg_init(&o->m, CHANNEL_PIN, p->ward->index);
+}
+
+static void complain(struct pins *p, const char *what)
+{
+    unsigned dropped;
+
+    if (log_rate_ok(&p->rate, now_ms(p), &dropped))
+        log_warn("egress.pins", "sandbox=%s error=%s dropped=%u", p->ward->name,
+                 log_q(what), dropped);
+}
+
+static void errand_free(struct errand *r)
+{
+    *r->prev = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+    keeper_link_cancel(&r->request);
+    mem_free(r);
+}
+
+static void on_errand(void *arg, struct channel_msg *m)
+{
+    struct errand *r = arg;
+
+    r->request = NULL;
+    if (!m || m->error)
+        complain(r->pins, "the kernel did not renew or remove pins");
+    errand_free(r);
+}
+
+static int send_errand(struct outbox *o)
+{
+    struct pins *p = o->pins;
+    struct errand *r = mem_zalloc(1, sizeof(*r));
+
+    if (!r)
+        return err_set(&o->why, ERR_NOMEM, "pins: no memory");
+    r->pins = p;
+    r->prev = &p->errands;
+    r->next = p->errands;
+    if (r->next)
+        r->next->prev = &r->next;
+    p->errands = r;
+    r->request = keeper_link_ask(p->ward->guard->keeper, &o->m, on_errand, r, &o->why);
+    if (r->request)
+        return 0;
+    errand_free(r);
+    return -1;
+}
+
+static void on_waited(void *arg, struct channel_msg *m)
+{
+    struct wait_request *r = arg;
+    struct pins_wait *w = r->wait;
+
+    r->request = NULL;
+    w->has_failed |= !m || m->error;
+    if (--w->n_open == 0)
+        loop_job_defer(&w->end);
+}
+
+static int send_waited(struct outbox *o)
+{
+    struct pins_wait *w = o->wait;
+    struct wait_request *r = &w->sent[w->n_sent];
+
+    if (w->n_sent == WAIT_REQUESTS)
+        return err_set(&o->why, ERR_LIMIT, "too many pins in one answer");
+    r->wait = w;
+    r->request =
+        keeper_link_ask(o->pins->ward->guard->keeper, &o->m, on_waited, r, &o->why);
+    if (!r->request)
+        return -1;
+    w->n_sent++;
+    w->n_open++;
+    return 0;
+}
+
+static void outbox_flush(struct outbox *o)
+{
+    if (o->m.n_pins == 0 || o->has_failed)
+        return;
+    o->has_failed = (o->wait ? send_waited(o) : send_errand(o)) < 0;
+    if (o->has_failed && !o->wait)
+        complain(o->pins, o->why.msg);
+    o->m.n_pins = 0;
+}
+
+static void outbox_add(struct outbox *o, const struct ip_addr *a, uint16_t port,
+                       uint64_t left_ms)
+{
+    struct nft_pin *pin;
+
+    if (o->m.n_pins == CHANNEL_PINS)
+        outbox_flush(o);
+    if (o->has_failed)
+        return;
+    pin = &o->m.pin[o->m.n_pins++];
+    pin->addr = *a;
+    pin->port = port;
+    pin->ttl_s = (uint32_t)((left_ms + 999) / 1000);
+}
+
+/* Tell the kernel of an entry's ports, each with the latest end. */
+static void outbox_entry(struct outbox *o, const struct entry *e, uint64_t now)
+{
+    for (size_t i = 0; i < e->n_ports; i++)
+        outbox_add(o, &e->addr, e->port[i],
+                   end_of(o->pins, &e->addr, e->port[i], NULL) - now);
+}
+
+/* -- adding ----------------------------------------------------------------------------------------- */
+
+/* The one that needs care first goes, in the kernel too. */
+static void evict(struct pins *p)
+{
+    struct entry *e = p->heap[0];
+    struct outbox out;
+
+    outbox_init(&out, p, NULL);
+    for (size_t i = 0; i < e->n_ports; i++)
+        if (end_of(p, &e->addr, e->port[i], e) == 0)
+            outbox_add(&out, &e->addr, e->port[i], 0);
+    outbox_flush(&out);
+    entry_drop(p, e);
+}
+
+static struct entry *entry_new(struct pins *p, const struct ip_addr *a, const char *name,
+                               uint64_t end_ms)
+{
+    size_t len = strlen(name) + 1;
+    struct entry **at, *e;
+
+    if (p->n == PINS_MAX)
+        evict(p);
+    e = mem_zalloc(1, sizeof(*e) + len);
+    if (!e)
+        return NULL;
+    e->addr = *a;
+    memcpy(e->name, name, len);
+    e->end_ms = e->due_ms = end_ms;
+    if (heap_add(p, e) < 0) {
+        mem_free(e);
+        return NULL;
+    }
+    for (at = bucket_of(p, a); *at; at = &(*at)->next)
+        ;
+    *at = e;
+    p->ward->counts.pins = (uint32_t)p->n;
+    return e;
+}
+
+static int add_one(struct outbox *o, const struct ip_addr *a, const uint16_t *port,
+                   size_t n_ports)
+{
+    struct pins *p = o->pins;
+    struct pins_wait *w = o->wait;
+    struct entry *e = find(p, a, w->name);
+
+    if (!e)
+        e = entry_new(p, a, w->name, w->end_ms);
+    if (!e)
+        return err_set(&o->why, ERR_NOMEM, "pins: no memory");
+    if (!same_ports(e, port, n_ports)) {
+        e->acked_ms = 0;
+        if (set_ports(e, port, n_ports) < 0)
+            return err_set(&o->why, ERR_NOMEM, "pins: no memory");
+    }
+    if (w->end_ms > e->end_ms) {
+        e->end_ms = w->end_ms;
+        set_due(p, e);
+    }
+    /* An answer from the table comes again and again with the same end, or so: the kernel
+     * need not hear of it while the pin outlives the answer by a good part of the grace. */
+    if (e->acked_ms && e->acked_ms + NAMES_GRACE_S * 500 >= w->end_ms)
+        return 0;
+    w->addr[w->n++] = *a;
+    outbox_entry(o, e, now_ms(p));
+    return o->has_failed ? -1 : 0;
+}
+
+static void wait_free(struct pins_wait *w)
+{
+    for (size_t i = 0; i < w->n_sent; i++)
+        keeper_link_cancel(&w->sent[i].request);
+    loop_job_cancel(&w->end);
+    *w->prev = w->next;
+    if (w->next)
+        w->next->prev = w->prev;
+    mem_free(w);
+}
+
+void pins_cancel(struct pins_wait **w)
+{
+    if (*w)
+        wait_free(*w);
+    *w = NULL;
+}
+
+static void on_end(void *arg)
+{
+    struct pins_wait *w = arg;
+    bool ok = !w->has_failed;
+    pins_fn *fn = w->fn;
+    void *fn_arg = w->arg;
+
+    for (size_t i = 0; i < w->n && ok; i++) {
+        struct entry *e = find(w->pins, &w->addr[i], w->name);
+
+        if (!e)
+            ok = false; /* a new policy took it out meanwhile */
+        else if (w->end_ms > e->acked_ms)
+            e->acked_ms = w->end_ms;
+    }
+    wait_free(w);
+    fn(fn_arg, ok);
+}
+
+static struct pins_wait *wait_new(struct pins *p, const char *name, uint32_t ttl_s)
+{
+    size_t len = strlen(name) + 1;
+    struct pins_wait *w = mem_zalloc(1, sizeof(*w) + len);
+    uint64_t life_s = (uint64_t)ttl_s + NAMES_GRACE_S;
+
+    if (!w)
+        return NULL;
+    memcpy(w->name, name, len);
+    w->pins = p;
+    w->end_ms = now_ms(p) + (life_s < NAMES_TTL_MAX_S ? life_s : NAMES_TTL_MAX_S) * 1000;
+    w->prev = &p->waits;
+    w->next = p->waits;
+    if (w->next)
+        w->next->prev = &w->next;
+    p->waits = w;
+    loop_job_init(&w->end, p->ward->guard->loop, on_end, w);
+    return w;
+}
+
+struct pins_wait *pins_add(struct pins *p, const char *name, const struct ip_addr *addr,
+                           size_t n, uint32_t ttl_s, pins_fn *fn, void *arg,
+                           struct err *e)
+{
+    uint16_t port[PORTS_MAX];
+    size_t n_ports =
+        decide_ports(p->ward->policy, name, ward_now_s(p->ward), port, PORTS_MAX);
+    struct pins_wait *w = n <= NAMES_ADDRS_MAX ? wait_new(p, name, ttl_s) : NULL;
+    struct outbox out;
+    int rc = 0;
+
+    if (!w) {
+        (void)err_set(e, n > NAMES_ADDRS_MAX ? ERR_LIMIT : ERR_NOMEM,
+                      "pins of \"%s\": no memory, or too many", name);
+        return NULL;
+    }
+    w->fn = fn;
+    w->arg = arg;
+    outbox_init(&out, p, w);
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = add_one(&out, &addr[i], port, n_ports);
+    if (rc == 0)
+        outbox_flush(&out);
+    arm(p);
+    if (rc < 0 || out.has_failed) {
+        if (e)
+            *e = out.why;
+        wait_free(w);
+        return NULL;
+    }
+    if (w->n_open == 0)
+        loop_job_defer(&w->end);
+    return w;
+}
+
+/* -- reading and holding ---------------------------------------------------------------------------- */
+
+bool pins_next(struct pins *p, const struct ip_addr *a, size_t *pos,
+               const char **ret_name)
+{
+    uint64_t now = now_ms(p);
+    size_t i = 0;
+
+    for (const struct entry *e = *bucket_of(p, a); e; e = e->next) {
+        if (!e->acked_ms || e->end_ms <= now || !ip_eq(&e->addr, a) || i++ < *pos)
+            continue;
+        (*pos)++;
+        *ret_name = e->name;
+        return true;
+    }
+    return false;
+}
+
+void pins_hold(struct pins *p, const struct ip_addr *a, const char *name)
+{
+    struct entry *e = find(p, a, name);
+
+    if (!e)
+        return;
+    e->held++;
+    set_due(p, e);
+    arm(p);
+}
+
+void pins_release(struct pins *p, const struct ip_addr *a, const char *name)
+{
+    struct entry *e = find(p, a, name);
+
+    if (!e || e->held == 0)
+        return; /* it had to make room meanwhile */
+    e->held--;
+    set_due(p, e);
+    arm(p);
+}
+
+size_t pins_count(const struct pins *p)
+{
+    return p->n;
+}
+
+/* -- renewal and end -------------------------------------------------------------------------------- */
+
+static bool is_allowed(const struct pins *p, const struct entry *e)
+{
+    struct target t = {.name = e->name, .addr = e->addr, .protocol = IPPROTO_TCP};
+    struct verdict v;
+    bool would_refuse;
+
+    ward_decide(p->ward, &t, &v, &would_refuse);
+    return v.allowed;
+}
+
+static void renew(struct outbox *o, struct entry *e, uint64_t now)
+{
+    struct pins *p = o->pins;
+    uint16_t port[PORTS_MAX];
+    size_t n;
+
+    n = decide_ports(p->ward->policy, e->name, ward_now_s(p->ward), port, PORTS_MAX);
+    if (!is_allowed(p, e) || (!same_ports(e, port, n) && set_ports(e, port, n) < 0)) {
+        e->held = 0; /* its end stands */
+    } else {
+        e->end_ms = now + HELD_S * 1000;
+        outbox_entry(o, e, now);
+    }
+    set_due(p, e);
+}
+
+static void on_care(void *arg)
+{
+    struct pins *p = arg;
+    uint64_t now = now_ms(p);
+    struct outbox out;
+
+    outbox_init(&out, p, NULL);
+    for (int i = 0; i < CARE_TURN && p->n > 0 && p->heap[0]->due_ms <= now; i++) {
+        if (p->heap[0]->held)
+            renew(&out, p->heap[0], now);
+        else
+            entry_drop(p, p->heap[0]);
+    }
+    outbox_flush(&out);
+    arm(p);
+}
+
+/* -- another policy --------------------------------------------------------------------------------- */
+
+/* Moves the ports to `old` and puts in those of the policy now. */
+static void reload_ports(const struct pins *p, struct entry *e)
+{
+    uint16_t port[PORTS_MAX];
+    size_t n = 0;
+
+    e->old = e->port;
+    e->n_old = e->n_ports;
+    e->port = NULL;
+    e->n_ports = 0;
+    e->is_dead = !is_allowed(p, e);
+    if (!e->is_dead)
+        n = decide_ports(p->ward->policy, e->name, ward_now_s(p->ward), port, PORTS_MAX);
+    if (set_ports(e, port, n) < 0)
+        e->is_dead = true;
+}
+
+static void reload_tell(struct outbox *o, struct entry *e, uint64_t now)
+{
+    for (size_t i = 0; i < e->n_old; i++)
+        if (end_of(o->pins, &e->addr, e->old[i], NULL) == 0)
+            outbox_add(o, &e->addr, e->old[i], 0);
+    for (size_t i = 0; i < e->n_ports; i++)
+        if (!has_port(e->old, e->n_old, e->port[i]) && e->end_ms > now)
+            outbox_add(o, &e->addr, e->port[i],
+                       end_of(o->pins, &e->addr, e->port[i], NULL) - now);
+    mem_free(e->old);
+    e->old = NULL;
+    e->n_old = 0;
+}
+
+void pins_reload(struct pins *p)
+{
+    uint64_t now = now_ms(p);
+    struct outbox out;
+
+    for (size_t i = 0; i < p->n; i++)
+        reload_ports(p, p->heap[i]);
+    outbox_init(&out, p, NULL);
+    for (size_t i = 0; i < p->n; i++)
+        reload_tell(&out, p->heap[i], now);
+    outbox_flush(&out);
+    for (size_t i = p->n; i-- > 0;) /* dropping moves entries from behind, already seen */
+        while (i < p->n && p->heap[i]->is_dead)
+            entry_drop(p, p->heap[i]);
+    arm(p);
+}
+
+/* -- the whole ---------------------------------------------------------------------------------------- */
+
+struct pins *pins_new(struct ward *w, struct err *e)
+{
+    struct pins *p = mem_zalloc(1, sizeof(*p));
+
+    if (!p) {
+        (void)err_set(e, ERR_NOMEM, "pins of \"%s\": no memory", w->name);
+        return NULL;
+    }
+    p->ward = w;
+    crypto_random(&p->seed, sizeof(p->seed));
+    loop_timer_init(&p->care, w->guard->loop, on_care, p);
+    return p;
+}
+
+void pins_free(struct pins *p)
+{
+    if (!p)
+        return;
+    loop_timer_stop(&p->care);
+    while (p->waits)
+        wait_free(p->waits);
+    while (p->errands)
+        errand_free(p->errands);
+    for (size_t i = 0; i < p->n; i++)
+        entry_free(p->heap[i]);
+    mem_free(p->heap);
+    mem_free(p);
+}
