@@ -24,11 +24,19 @@
 struct keeper;
 
 #define KEEPER_SANDBOXES_MAX 4096
-#define KEEPER_FORCE_MS      10000 /* add or replace, to IN_FORCE */
+#define KEEPER_GUARD_UID                                                                 \
+    54470                     /* nobody's account; a user agentd-guard is taken instead */
+#define KEEPER_READY_MS  5000 /* from the guard's start to READY */
+#define KEEPER_ALIVE_MS  10000 /* a guard that answers nothing for so long is ended */
+#define KEEPER_REMOVE_MS 3000  /* REMOVE to REMOVED; then it goes without */
+#define KEEPER_FORCE_MS  10000 /* add or replace, to IN_FORCE */
 #define KEEPER_CHECK_MS                                                                  \
     1000 /* what breaks enforcement is looked at this often, and at news */
 #define KEEPER_GUARD_WAIT_MS                                                             \
     1000 /* longest pause before a guard that keeps dying is started again */
+
+/** What mode learn proposes for a sandbox, as JSON text; before the end of keeper_remove(). */
+typedef void keeper_proposal_fn(void *arg, const char *name, struct span policy);
 
 struct keeper_conf {
     struct loop *loop;
@@ -37,6 +45,8 @@ struct keeper_conf {
     bool
         has_host_rules; /* we may rule the host's own namespace: veth tier, the guard's floor */
     const char *state_dir; /* sandboxes are remembered here over a restart; NULL: not */
+    keeper_proposal_fn *on_proposal; /* mode learn; NULL: proposals are dropped */
+    void *arg;
 };
 /** NULL with *e. The guard is started, and restarted, by the keeper. */
 struct keeper *keeper_new(const struct keeper_conf *conf, struct err *e);
@@ -54,7 +64,8 @@ struct keeper_add {
         iface; /* VETH: the interface inside or the host's side of it; NULL: the only one */
     pid_t pid; /* of the sandbox, for /proc; 0: not known */
 };
-/** The end of an operation, once, from the loop. e NULL: done, and enforced. */
+/** The end of an operation, once, from the loop. e NULL: done, and enforced. May not free the
+ *  keeper. */
 typedef void keeper_done_fn(void *arg, const struct err *e);
 
 /** fn once, never inside; -1 with *e: refused at once, fn is not called. */
@@ -70,5 +81,7 @@ int keeper_remove(struct keeper *k, const char *name, keeper_done_fn *fn, void *
  *  "guard":{"pid","restarts"},"counts":{...}}]}; one with a name (ERR_NOTFOUND), all without. */
 int keeper_status(struct keeper *k, const char *name, struct buf *out, struct err *e);
 pid_t keeper_guard_pid(const struct keeper *k);
+/** The user that a root keeper's guard runs as. */
+uid_t keeper_guard_uid(void);
 
 #endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * keeper_int -- what the keeper's files share.
+ *
+ *   keeper.c        sandboxes: add, reload, remove, and how each of these ends
+ *   keeper_guard.c  the guard's process and the channel: started, watched, given everything
+ *   keeper_ops.c    the guard's requests, validated
+ *   keeper_who.c    whose connection it is
+ *   keeper_host.c   the host's side: its addresses, resolvers, table
+ *   keeper_watch.c  what breaks enforcement, looked at and mended
+ *   keeper_state.c  sandboxes remembered over a restart
+ *   keeper_status.c what is told of them
+ *   sealed.c        a sealed namespace: table, routes, listeners
+ */
+#ifndef AGENTD_EGRESS_KEEPER_KEEPER_INT_H
+#define AGENTD_EGRESS_KEEPER_KEEPER_INT_H
+
+#include <sys/stat.h>
+
+#include "agentd/egress/audit.h"
+#include "agentd/egress/channel.h"
+#include "agentd/egress/keeper/keeper.h"
+#include "agentd/egress/keeper/veth.h"
+
+#define KEEPER_REASON_MAX 200
+#define KEEPER_MAY_MAX    256 /* places that the guard may reach although they are floor */
+#define KEEPER_VERIFY_MAX 16  /* sandboxes whose rules are compared in one round */
+#define KEEPER_ASK_MAX    256 /* sandboxes whose counts are asked for in one round */
+#define KEEPER_TURN       64  /* records of the guard in one turn of the loop */
+
+enum kept_state {
+    KEPT_ADDING,
+    KEPT_IN_FORCE,
+    KEPT_CLOSED, /* the guard is gone, or does not have it yet */
+    KEPT_REMOVING,
+};
+enum kept_op {
+    OP_NONE,
+    OP_ADD,
+    OP_RELOAD,
+    OP_REMOVE,
+};
+/* What the guard is still to be sent. */
+enum {
+    SEND_SANDBOX = 1,
+    SEND_POLICY = 2,
+    SEND_REMOVE = 4,
+    SEND_STATUS = 8,
+};
+
+/** At most n a second. */
+struct kept_rate {
+    uint64_t window_ms;
+    unsigned n;
+};
+
+/** A sandbox as the keeper keeps it. */
+struct kept {
+    struct keeper *keeper; /* borrowed */
+    struct kept *next, **prev;
+    uint32_t index;
+    char name[EGRESS_NAME_MAX + 1];
+    enum egress_tier tier;
+    enum kept_state state;
+    struct policy *policy; /* the kernel's */
+    struct policy *wanted; /* RELOAD: the one the guard is given first; NULL */
+    struct netns *ns;
+    struct nft *nft; /* SEALED: its own namespace's; VETH: NULL, the host's is used */
+    struct veth veth;
+    int fd[CHANNEL_FD_POLICY]; /* TCP4 to NFLOG, our copies */
+    uint16_t tcp_port, udp_port;
+    int rt_fd, diag_fd, news_fd; /* in its namespace: links, sockets, news of nftables */
+    struct loop_io *news_io;
+    /* whether it still lives */
+    char *ns_path, *iface;
+    struct stat ns_stat; /* st_ino 0: not known */
+    pid_t pid, last_pid; /* the last one that ASK_WHO found */
+    uint64_t pid_start;  /* in the unit of /proc/PID/stat; 0: not known */
+    int pid_fd;
+    struct loop_io *pid_io;
+    /* what is going on */
+    enum kept_op op;
+    keeper_done_fn *done;
+    void *done_arg;
+    struct loop_timer deadline;
+    struct loop_job removed; /* a removal that needs no answer ends in it */
+    unsigned to_send;
+    uint32_t seq;      /* of the SANDBOX or POLICY that is being answered; 0: none */
+    bool has_rules;    /* in the kernel */
+    bool is_given;     /* this guard said IN_FORCE */
+    bool wants_verify; /* somebody touched its table */
+    bool
+        is_verified; /* the kernel's table was what it should be when it was last looked at */
+    char reason[KEEPER_REASON_MAX]; /* why not, or what else breaks it; "" */
+    struct veth_reasons veth_reasons;
+    uint32_t restored;
+    struct kept_rate who_rate, reply_rate, log_rate, restore_rate;
+    struct channel_counts counts;
+};
+
+struct keeper_guard {
+    pid_t pid; /* 0: none runs */
+    int fd, pid_fd;
+    struct loop_io *io, *pid_io;
+    struct loop_timer timer; /* READY's deadline, or the pause before the next start */
+    bool is_ready;
+    bool
+        has_answer; /* `answer` waits for room in the channel; nothing is read meanwhile */
+    struct channel_msg answer;
+    unsigned restarts, deaths; /* deaths: in a row, each soon after its start */
+    uint64_t started_ms, heard_ms;
+    bool wants_floor; /* FLOOR is to be sent */
+};
+
+struct keeper {
+    struct loop *loop; /* borrowed */
+    struct keeper_conf conf;
+    char *state_dir;
+    struct audit *audit;
+    struct keeper_guard guard;
+    struct kept *kept;
+    struct kept **by_index;         /* CHANNEL_INDEX_MAX + 1 */
+    uint32_t last_index, top_index; /* the highest ever given */
+    unsigned n;
+    uint32_t seq;
+    /* the host's side: keeper_host.c */
+    struct ip_net floor[CHANNEL_FLOOR_MAX];
+    size_t n_floor;
+    bool is_floor_cut; /* the host has more addresses than that */
+    char resolvers[CHANNEL_TEXT_MAX];
+    struct stat resolv_stat;
+    struct nft *host; /* NULL: no rules in the host's namespace */
+    int host_news_fd, host_rt_fd, host_rt_news_fd, host_nflog_fd;
+    struct loop_io *host_news_io, *host_rt_io;
+    bool is_host_stale, wants_host_verify;
+    char host_reason[KEEPER_REASON_MAX];
+    struct sock_addr may[KEEPER_MAY_MAX];
+    size_t n_may;
+    struct kept_rate who_rate, restore_rate;
+    /* keeper_watch.c */
+    struct loop_timer check;
+    uint32_t rounds;
+    uint32_t verify_at, ask_at; /* the sandbox after which the next round goes on */
+};
+
+/* -- keeper.c ---------------------------------------------------------------------------------- */
+
+struct kept *keeper_find(struct keeper *k, const char *name);
+struct kept *keeper_by_index(struct keeper *k, uint32_t index); /* NULL: none */
+/** Tell the waiting caller, once. */
+void kept_end_op(struct kept *s, const struct err *e);
+/** The guard's answers. */
+void kept_in_force(struct kept *s, uint32_t seq);
+void kept_refused(struct kept *s, uint32_t seq, const char *why);
+void kept_removed(struct kept *s, uint32_t seq);
+/** The namespace is gone. */
+void kept_vanished(struct kept *s, const char *why);
+void kept_fill(const struct kept *s, const struct policy *p, struct nft_sandbox *ret);
+struct nft *kept_nft(const struct kept *s);
+void keeper_event(struct keeper *k, const struct kept *s, const char *event,
+                  const char *text);
+bool kept_rate_ok(struct kept_rate *r, uint64_t now_ms, unsigned per_s);
+
+/* -- keeper_guard.c ------------------------------------------------------------------------------ */
+
+int guard_start(struct keeper *k, struct err *e);
+/** Ends it and waits for it, bounded. */
+void guard_stop(struct keeper *k);
+/** End it because of what it did or did not do; another is started. */
+void guard_kill(struct keeper *k, const char *why);
+/** Something is to be sent. */
+void guard_push(struct keeper *k);
+/** Send an answer to a request; when there is no room now it is kept, and nothing is read until
+ *  it is gone. Closes its descriptors. */
+void guard_answer(struct keeper *k, struct channel_msg *m);
+
+/* -- keeper_ops.c, keeper_who.c ------------------------------------------------------------------ */
+
+/** A record of the guard. False: no guard sends such; it is ended. */
+bool keeper_request(struct keeper *k, struct channel_msg *m);
+void keeper_who(struct kept *s, const struct channel_msg *ask, struct channel_msg *ret);
+
+/* -- keeper_host.c ------------------------------------------------------------------------------- */
+
+int host_start(struct keeper *k, struct err *e);
+void host_stop(struct keeper *k);
+/** What may have changed: addresses, resolvers, places the guard may reach. Cheap when nothing
+ *  did. -1 with *e: the kernel does not have it; it is tried again. */
+int host_update(struct keeper *k, struct err *e);
+/** The base table of the host's namespace as it should be. */
+void host_base(struct keeper *k, struct nft_base *ret);
+/** Put the host's table there again, with all sandboxes of the veth tier. */
+int host_restore(struct keeper *k, struct err *e);
+bool host_is_floor(const struct keeper *k, const struct ip_addr *a);
+
+/* -- keeper_watch.c ------------------------------------------------------------------------------ */
+
+void watch_start(struct keeper *k);
+void watch_stop(struct keeper *k);
+/** Watch a new sandbox: its namespace, its process, its table. */
+int watch_kept(struct kept *s, struct err *e);
+void watch_forget(struct kept *s);
+/** Watch the host's table. */
+int watch_host(struct keeper *k, struct err *e);
+
+/* -- keeper_state.c ------------------------------------------------------------------------------ */
+
+/** Best effort; what cannot be kept is logged: after a restart it would stay closed. */
+void state_save(const struct kept *s);
+void state_forget(const struct kept *s);
+/** Adopt what is remembered. */
+void state_load(struct keeper *k);
+/** When the process started, in clock ticks since boot; 0: not known. */
+uint64_t state_pid_start(pid_t pid);
+
+/* -- sealed.c ------------------------------------------------------------------------------------ */
+
+/** The table first, everything refused; then routes, NFLOG, listeners. */
+int sealed_make(struct kept *s, struct err *e);
+/** Listeners of a sandbox in `ns`, or ours; @device  NULL, or bound to it. */
+int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *device,
+                  struct err *e);
+
+#endif

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The guard reads hostile bytes, so it may be a sandbox's by now. What it can ask for is here,
+ * and none of it gives a sandbox more than its kernel rules do: a pin never overrides floor, deny
+ * or the private networks, a reply socket only sends, and an answer about a process goes to the
+ * audit record.
+ */
+#include "agentd/egress/keeper/keeper_int.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "agentd/egress/guard/names.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/sock.h"
+
+#ifndef IPV6_TRANSPARENT
+#define IPV6_TRANSPARENT 75
+#endif
+
+enum {
+    TTL_MAX_S = NAMES_TTL_MAX_S + NAMES_GRACE_S,
+    REPLY_PER_S = 16,
+    DNS_PORT = 53,
+};
+
+/* -- PIN ----------------------------------------------------------------------------------------- */
+
+static int check_pins(const struct kept *s, const struct channel_msg *m)
+{
+    if (m->n_pins < 1 || m->n_pins > CHANNEL_PINS)
+        return EINVAL;
+    for (uint32_t i = 0; i < m->n_pins; i++) {
+        const struct nft_pin *p = &m->pin[i];
+
+        if (p->port == 0 || p->ttl_s > TTL_MAX_S)
+            return EINVAL;
+        if (p->ttl_s != 0 && host_is_floor(s->keeper, &p->addr))
+            return EACCES;
+    }
+    return 0;
+}
+
+static void on_pin(struct kept *s, const struct channel_msg *m)
+{
+    struct keeper *k = s->keeper;
+    struct nft *nft = kept_nft(s);
+    struct channel_msg answer;
+    struct err e = {0};
+
+    channel_msg_init(&answer, CHANNEL_PINNED, s->index);
+    answer.seq = m->seq;
+    answer.error = nft ? check_pins(s, m) : ENODEV;
+    if (answer.error == 0 && nft_pin(nft, s->index, m->pin, m->n_pins, &e) < 0)
+        answer.error = e.sys > 0 && e.sys < 4096 ? e.sys : EIO;
+    if (answer.error != 0 && kept_rate_ok(&s->log_rate, loop_now(k->loop), 1))
+        log_warn("pin.refused", "sandbox=%s errno=%d error=%s", s->name, answer.error,
+                 e.code != ERR_NONE ? log_e(&e) : "\"not a pin\"");
+    guard_answer(k, &answer);
+}
+
+/* -- WANT_REPLY ---------------------------------------------------------------------------------- */
+
+static bool may_reply_from(const struct channel_msg *m)
+{
+    static const uint8_t zero[16];
+    const struct ip_addr *a = &m->to;
+
+    if (m->to_port != DNS_PORT || m->protocol != IPPROTO_UDP)
+        return false;
+    if (a->family != AF_INET && a->family != AF_INET6)
+        return false;
+    return ip_classify(a) != IP_MULTICAST && memcmp(a->bytes, zero, sizeof zero) != 0;
+}
+
+/* It only sends: what the sandbox would send to it is dropped before it takes memory. */
+static int send_only(int fd, struct err *e)
+{
+    struct sock_filter none = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog drop = {.len = 1, .filter = &none};
+
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &drop, sizeof drop) < 0
+               ? err_sys(e, "close a reply socket's inside")
+               : 0;
+}
+
+static int reply_socket(struct kept *s, const struct ip_addr *a, struct err *e)
+{
+    bool is6 = a->family == AF_INET6;
+    struct netns *ns = s->tier == EGRESS_SEALED ? s->ns : NULL;
+    int fd = netns_socket(ns, a->family, SOCK_DGRAM, 0, e);
+    struct sock_addr at;
+    int on = 1, rc = 0;
+
+    if (fd < 0)
+        return -1;
+    ip_to_sock(a, DNS_PORT, &at);
+    if (setsockopt(fd, is6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                   is6 ? IPV6_TRANSPARENT : IP_TRANSPARENT, &on, sizeof on) < 0)
+        rc = err_sys(e, "make a reply socket transparent");
+    if (rc == 0)
+        rc = send_only(fd, e);
+    if (rc == 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+        rc = err_sys(e, "share a reply socket's address");
+    if (rc == 0 && bind(fd, &at.u.sa, at.len) < 0)
+        rc = err_sys(e, "bind a reply socket");
+    if (rc < 0)
+        sock_close(&fd);
+    return fd;
+}
+
+static void on_want_reply(struct kept *s, const struct channel_msg *m)
+{
+    struct keeper *k = s->keeper;
+    struct channel_msg answer;
+    struct err e = {0};
+
+    channel_msg_init(&answer, CHANNEL_REPLY, s->index);
+    answer.seq = m->seq;
+    if (!may_reply_from(m))
+        answer.error = EINVAL;
+    else if (!kept_rate_ok(&s->reply_rate, loop_now(k->loop), REPLY_PER_S))
+        answer.error = EBUSY;
+    else
+        answer.fd[CHANNEL_FD_REPLY] = reply_socket(s, &m->to, &e);
+    if (answer.error == 0 && answer.fd[CHANNEL_FD_REPLY] < 0) {
+        answer.error = e.sys > 0 && e.sys < 4096 ? e.sys : EIO;
+        if (kept_rate_ok(&s->log_rate, loop_now(k->loop), 1))
+            log_warn("reply.socket", "sandbox=%s error=%s", s->name, log_e(&e));
+    }
+    guard_answer(k, &answer);
+}
+
+/* -- the rest ------------------------------------------------------------------------------------- */
+
+static void on_ask_who(struct kept *s, const struct channel_msg *m)
+{
+    struct channel_msg answer;
+
+    channel_msg_init(&answer, CHANNEL_WHO, s->index);
+    answer.seq = m->seq;
+    keeper_who(s, m, &answer);
+    guard_answer(s->keeper, &answer);
+}
+
+/* Only text that is a policy goes on: the proposal is made of names that a sandbox chose. */
+static void on_proposal(struct kept *s, const struct channel_msg *m)
+{
+    struct keeper *k = s->keeper;
+    AUTO(buf_done)
+    struct buf text = BUF_INIT;
+    struct policy_faults *faults;
+    struct policy *p = NULL;
+    struct err e = {0};
+
+    if (!k->conf.on_proposal)
+        return;
+    faults = mem_zalloc(1, sizeof *faults);
+    if (faults &&
+        channel_text_in(m->fd[CHANNEL_FD_POLICY], POLICY_TEXT_MAX, &text, &e) == 0)
+        p = policy_compile(buf_span(&text), NULL, faults);
+    if (p)
+        k->conf.on_proposal(k->conf.arg, s->name, buf_span(&text));
+    else
+        log_warn("proposal", "sandbox=%s error=%s", s->name,
+                 e.code != ERR_NONE ? log_e(&e) : "\"it is no policy\"");
+    policy_unref(p);
+    mem_free(faults);
+}
+
+bool keeper_request(struct keeper *k, struct channel_msg *m)
+{
+    struct kept *s = keeper_by_index(k, m->sandbox);
+
+    if (channel_is_keepers(m->type))
+        return false;
+    if (!s) /* it went while the record was on its way; requests still want their answer */
+        return true;
+    switch (m->type) {
+    case CHANNEL_IN_FORCE:
+        kept_in_force(s, m->seq);
+        return true;
+    case CHANNEL_REFUSED:
+        kept_refused(s, m->seq, m->text);
+        return true;
+    case CHANNEL_REMOVED:
+        kept_removed(s, m->seq);
+        return true;
+    case CHANNEL_COUNTS:
+        s->counts = m->counts;
+        return true;
+    case CHANNEL_PIN:
+        on_pin(s, m);
+        return true;
+    case CHANNEL_WANT_REPLY:
+        on_want_reply(s, m);
+        return true;
+    case CHANNEL_ASK_WHO:
+        on_ask_who(s, m);
+        return true;
+    case CHANNEL_PROPOSAL:
+        on_proposal(s, m);
+        return true;
+    default:
+        return false;
+    }
+}
