@@ -18,6 +18,8 @@ static const struct {
     const char *usage; /* NULL: not for people */
 } commands[] = {
     {"registries", cmd_registries, ""},
+    {"runtime", cmd_runtime,
+     "[--policy FILE] [--tier TIER] [--runtime PATH] RUNTIME-ARGUMENTS..."},
 };
 
 enum {
