@@ -261,7 +261,10 @@ static int start(struct agent *a, struct err *e)
     a->loop = loop_new(e);
     if (!a->loop || start_signals(a, e) < 0)
         return -1;
-    if (a->o->netns || a->o->pid) {
+    if (a->source->take_ns) {
+        a->ns = *a->source->take_ns;
+        *a->source->take_ns = NULL;
+    } else if (a->o->netns || a->o->pid) {
         a->ns = netns_open(a->o->netns, a->o->pid, e);
         if (!a->ns)
             return -1;

@@ -36,11 +36,14 @@ enum agent_exit {
  *  say what is missing. 0, or -1 with ERR_CONFIG. */
 int agent_identify(struct options *o, struct err *e);
 
+struct netns;
+
 /** How options can be read again, for SIGHUP. */
 struct agent_source {
     int argc;
     char *const *argv;
     options_env_fn *env;
+    struct netns **take_ns; /* where the programs are; NULL: as the options say */
 };
 /** Run until a signal or the link's end; `up`, or `http` in the foreground. *take is used up;
  *  the exit code. */

@@ -91,7 +91,7 @@ static const char *from_env(const char *name)
 
 int main(int argc, char **argv)
 {
-    const struct agent_source source = {argc, argv, from_env};
+    const struct agent_source source = {.argc = argc, .argv = argv, .env = from_env};
     struct options *o;
     enum agent_exit code;
     struct err e = {.msg = "no memory"};

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * In order, and every failure on the way ends the run with nothing started:
+ *
+ *   policy, name, binds, agent's options   read with the caller's rights
+ *   ids (root) or user namespace (others)
+ *   sandbox                                namespaces, mounts, roles: all but COMMAND
+ *   agent (--up)                           waits
+ *   role of the keeper; keeper; control socket
+ *   keeper_add                             table, listeners, guard, policy
+ *   in force                               sandbox_go: COMMAND's first instruction
+ *   COMMAND ended                          keeper_remove: last records; end
+ *
+ * The sandbox and the agent are forked before the loop is made and before signals are blocked, so
+ * that COMMAND gets the caller's dispositions and mask.
+ */
+#include "agentd/egress/keeper/run.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agentd/egress/audit.h"
+#include "agentd/egress/keeper/control_socket.h"
+#include "agentd/egress/keeper/keeper.h"
+#include "agentd/egress/keeper/role.h"
+#include "agentd/egress/keeper/run_up.h"
+#include "agentd/egress/keeper/sandbox.h"
+#include "agentd/egress/keeper/userns.h"
+#include "agentd/egress/policy/policy.h"
+#include "common/crypto.h"
+#include "common/log.h"
+#include "common/mem.h"
+#include "common/sock.h"
+
+enum {
+    EXIT_FAILED = 1,
+    EXIT_WRONG = 2,
+    EXIT_SIGNALLED = 128,
+};
+
+struct run {
+    const struct run_conf *conf;
+    char name[EGRESS_NAME_MAX + 1];
+    struct policy *policy;
+    struct userns_range range;
+    struct sandbox *sandbox;
+    struct run_up up;
+    int audit, signals; /* -1: none */
+    struct loop *loop;
+    struct keeper *keeper;
+    struct control_socket *control;
+    struct loop_io *sandbox_io, *signals_io;
+    enum {
+        ADDING,
+        RUNNING,
+        ENDING
+    } state;
+    int code;
+};
+
+static int say(const struct err *e)
+{
+    (void)fprintf(stderr, "agentd egress run: %s\n", e->msg); /* nowhere else to say it */
+    return e->code == ERR_CONFIG ? EXIT_WRONG : EXIT_FAILED;
+}
+
+/* -- what was asked for ----------------------------------------------------------------------- */
+
+static int choose_name(struct run *r, struct err *e)
+{
+    uint32_t number;
+
+    if (r->conf->name) {
+        if (host_id_parse(span_str(r->conf->name), r->name) < 0)
+            return err_set(e, ERR_CONFIG,
+                           "--name %.60s: a name is 1 to %d of a-z, 0-9 and -",
+                           r->conf->name, EGRESS_NAME_MAX);
+        return 0;
+    }
+    crypto_random(&number, sizeof number);
+    (void)snprintf(r->name, sizeof r->name, "run-%08x", (unsigned)number);
+    return 0;
+}
+
+static int load_policy(struct run *r, struct err *e)
+{
+    struct policy_faults *faults = mem_zalloc(1, sizeof *faults);
+    size_t i;
+
+    if (!faults)
+        return err_set(e, ERR_NOMEM, "no memory for the policy");
+    r->policy = policy_load(r->conf->policy, faults);
+    for (i = 0; i < faults->n; i++) {
+        const struct policy_fault *f = &faults->at[i];
+
+        (void)fprintf(stderr, "%s:%u: %s: %s%s%s\n",
+                      f->file[0] ? f->file : r->conf->policy, f->line,
+                      f->is_warning ? "warning" : "error", f->path,
+                      f->path[0] ? ": " : "", f->text); /* nowhere else to say it */
+    }
+    if (faults->dropped)
+        (void)fprintf(stderr, "and %zu more\n", faults->dropped); /* as above */
+    mem_free(faults);
+    if (!r->policy)
+        return err_set(e, ERR_CONFIG,
+                       "--policy %.100s: not in order, nothing was started",
+                       r->conf->policy);
+    return 0;
+}
+
+/* Who may speak to an engine can have it start anything outside. */
+static int check_bind(const char *path, struct err *e)
+{
+    static const char *const engines[] = {
+        "docker.sock",    "containerd.sock", "podman.sock",
+        "crio.sock",      "libvirt-sock",    "system_bus_socket",
+        "buildkitd.sock", "private",         "containerd.sock.ttrpc"};
+    const char *base = strrchr(path, '/');
+    struct stat st;
+    size_t i;
+
+    if (stat(path, &st) < 0)
+        return err_set(e, ERR_CONFIG, "--bind %.100s: %s", path, strerror(errno));
+    if (!S_ISSOCK(st.st_mode))
+        return 0;
+    base = base ? base + 1 : path;
+    for (i = 0; i < COUNT_OF(engines); i++)
+        if (!strcmp(base, engines[i]))
+            return err_set(e, ERR_CONFIG,
+                           "--bind %.100s: who may speak to it is not in a sandbox",
+                           path);
+    log_warn("run.bind", "path=%s why=%s", log_q(path),
+             log_q("a socket to outside is a way out that no policy rules"));
+    return 0;
+}
+
+static int prepare(struct run *r, struct err *e)
+{
+    unsigned i;
+
+    if (choose_name(r, e) < 0 || load_policy(r, e) < 0)
+        return -1;
+    for (i = 0; i < r->conf->n_bind; i++)
+        if (check_bind(r->conf->bind[i], e) < 0)
+            return -1;
+    if (r->conf->up && run_up_check(e) < 0)
+        return -1;
+    if (!r->conf->audit)
+        return 0;
+    r->audit = audit_open(r->conf->audit, e);
+    return r->audit < 0 ? err_wrap(e, "--audit") : 0;
+}
+
+/* -- processes ----------------------------------------------------------------------------------- */
+
+static int make_sandbox(struct run *r, struct netns **ret_ns, struct err *e)
+{
+    bool is_root = userns_is_host_root();
+    struct sandbox_conf c = {.uid = geteuid(),
+                             .gid = getegid(),
+                             .bind = r->conf->bind,
+                             .n_bind = r->conf->n_bind,
+                             .command = r->conf->command,
+                             .makers = (is_root ? 0 : 1) + (r->conf->up ? 1 : 0)};
+    int fd;
+
+    if (is_root) {
+        if (userns_range_take(r->name, USERNS_LOCKS, &r->range, e) < 0)
+            return -1;
+        c.first_id = r->range.first;
+    } else if (userns_enter(e) < 0) {
+        return -1;
+    }
+    r->sandbox = sandbox_new(&c, e);
+    if (!r->sandbox)
+        return -1;
+    if (r->conf->up) {
+        fd = sandbox_maker(r->sandbox);
+        if (run_up_start(&r->up, &fd, e) < 0)
+            return -1;
+    }
+    if (is_root) {
+        *ret_ns = netns_open(NULL, sandbox_pid(r->sandbox), e);
+    } else {
+        fd = sandbox_maker(r->sandbox);
+        *ret_ns = netns_from_maker(&fd, e);
+    }
+    return *ret_ns ? 0 : -1;
+}
+
+/* -- the course of events ----------------------------------------------------------------------- */
+
+static void on_removed(void *arg, const struct err *e)
+{
+    struct run *r = arg;
+
+    if (e)
+        log_warn("run.end", "why=%s", log_e(e));
+    loop_stop(r->loop);
+}
+
+static void end(struct run *r, int code)
+{
+    struct err e;
+
+    if (r->state == ENDING) {
+        loop_stop(r->loop); /* asked twice: without the last records */
+        return;
+    }
+    r->state = ENDING;
+    r->code = code;
+    /* Detached meanwhile: there is nothing to wait for. */
+    if (keeper_remove(r->keeper, r->name, on_removed, r, &e) < 0)
+        loop_stop(r->loop);
+}
+
+static void on_added(void *arg, const struct err *e)
+{
+    struct run *r = arg;
+    struct err mine;
+
+    if (r->state != ADDING)
+        return; /* a signal was first, and its end is under way */
+    if (!e && sandbox_go(r->sandbox, &mine) < 0)
+        e = &mine;
+    if (e) {
+        r->state = ENDING;
+        r->code = say(e);
+        loop_stop(r->loop);
+        return;
+    }
+    r->state = RUNNING;
+    run_up_go(&r->up);
+    log_debug("run.start", "name=%s", r->name);
+}
+
+static void on_sandbox(void *arg, unsigned events)
+{
+    struct run *r = arg;
+    int value = 0;
+
+    UNUSED_ARG(events);
+    switch (sandbox_read(r->sandbox, &value)) {
+    case SANDBOX_NONE:
+        return;
+    case SANDBOX_STOPPED:
+        sandbox_stopped(r->sandbox, value);
+        return;
+    case SANDBOX_ENDED:
+        loop_io_want(r->sandbox_io, 0);
+        end(r, value);
+        return;
+    }
+}
+
+static void on_signal(void *arg, unsigned events)
+{
+    struct signalfd_siginfo si;
+    struct run *r = arg;
+    int signo;
+
+    UNUSED_ARG(events);
+    if (read(r->signals, &si, sizeof si) != sizeof si)
+        return;
+    signo = (int)si.ssi_signo;
+    if (r->state == RUNNING) {
+        sandbox_signal(r->sandbox, signo);
+        return;
+    }
+    if (signo == SIGWINCH || signo == SIGTSTP || signo == SIGUSR1 || signo == SIGUSR2)
+        return;
+    r->code = EXIT_SIGNALLED + signo;
+    r->state = ENDING;
+    loop_stop(r->loop);
+}
+
+static int watch(struct run *r, struct err *e)
+{
+    static const int wanted[] = {SIGTERM, SIGINT,  SIGHUP,  SIGQUIT,
+                                 SIGUSR1, SIGUSR2, SIGTSTP, SIGWINCH};
+    sigset_t set;
+    size_t i;
+
+    (void)sigemptyset(&set);
+    for (i = 0; i < COUNT_OF(wanted); i++)
+        (void)sigaddset(&set, wanted[i]);
+    r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (r->signals < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return err_sys(e, "watch for signals");
+    r->signals_io = loop_io_start(r->loop, r->signals, on_signal, r, e);
+    if (!r->signals_io)
+        return -1;
+    r->sandbox_io = loop_io_start(r->loop, sandbox_fd(r->sandbox), on_sandbox, r, e);
+    if (!r->sandbox_io)
+        return -1;
+    loop_io_want(r->signals_io, LOOP_READ);
+    loop_io_want(r->sandbox_io, LOOP_READ);
+    return 0;
+}
+
+/* What mode learn saw, as a policy to begin with. */
+static void on_proposal(void *arg, const char *name, struct span policy)
+{
+    UNUSED_ARG(arg);
+    (void)fprintf(stderr,
+                  "agentd egress run: the smallest policy for what %s did:\n%.*s\n", name,
+                  SPAN_FMT(policy)); /* nowhere else to say it */
+}
+
+/* Without a folder for it the sandbox cannot be asked, and is as closed as with one. */
+static int start_control(struct run *r, struct err *e)
+{
+    char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
+    struct err why;
+
+    if (control_run_path(r->name, path, sizeof path, &why) < 0) {
+        log_warn("run.control", "name=%s why=%s", r->name, log_e(&why));
+        return 0;
+    }
+    r->control = control_socket_new(r->keeper, r->loop, path, e);
+    return r->control ? 0 : err_wrap(e, "--name %s", r->name);
+}
+
+static int keep(struct run *r, struct netns **take_ns, struct err *e)
+{
+    struct keeper_conf kc = {.audit_fd = r->audit,
+                             .guard_uid = r->range.guard,
+                             .has_host_rules = r->range.first != 0,
+                             .on_proposal = on_proposal,
+                             .arg = r};
+    struct keeper_add add = {.name = r->name,
+                             .tier = EGRESS_SEALED,
+                             .policy = r->policy,
+                             .take_ns = take_ns,
+                             .pid = sandbox_pid(r->sandbox)};
+
+    r->loop = loop_new(e);
+    if (!r->loop || watch(r, e) < 0)
+        return -1;
+    kc.loop = r->loop;
+    r->keeper = keeper_new(&kc, e);
+    if (!r->keeper)
+        return -1;
+    if (start_control(r, e) < 0)
+        return -1;
+    return keeper_add(r->keeper, &add, on_added, r, e);
+}
+
+static void finish(struct run *r)
+{
+    if (r->sandbox_io)
+        loop_io_stop(&r->sandbox_io);
+    if (r->signals_io)
+        loop_io_stop(&r->signals_io);
+    run_up_end(&r->up);
+    sandbox_free(r->sandbox);
+    control_socket_free(r->control);
+    keeper_free(r->keeper);
+    loop_free(r->loop);
+    sock_close(&r->signals);
+    sock_close(&r->audit);
+    policy_unref(r->policy);
+    userns_range_done(&r->range);
+}
+
+int run_main(const struct run_conf *conf)
+{
+    struct run r = {.conf = conf,
+                    .range = {.lock = -1},
+                    .up = {.go = -1},
+                    .audit = -1,
+                    .signals = -1,
+                    .code = EXIT_FAILED};
+    struct netns *ns = NULL;
+    struct err e = {0};
+
+    if (prepare(&r, &e) < 0 || make_sandbox(&r, &ns, &e) < 0 || role_keeper(&e) < 0 ||
+        keep(&r, &ns, &e) < 0)
+        r.code = say(&e);
+    else
+        loop_run(r.loop);
+    netns_free(ns);
+    finish(&r);
+    return r.code;
+}
