@@ -143,6 +143,12 @@ bool ip_net_has(const struct ip_net *n, const struct ip_addr *a)
     return rest == 0 || ((n->addr.bytes[whole] ^ a->bytes[whole]) >> (8 - rest)) == 0;
 }
 
+void ip_net_of(const struct ip_addr *a, unsigned bits, struct ip_net *ret)
+{
+    ret->addr = masked(a, bits);
+    ret->bits = (uint8_t)(bits < width(a->family) ? bits : width(a->family));
+}
+
 bool ip_net_covers(const struct ip_net *outer, const struct ip_net *inner)
 {
     return outer->bits <= inner->bits && ip_net_has(outer, &inner->addr);

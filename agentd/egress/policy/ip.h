@@ -35,6 +35,8 @@ const char *ip_print(const struct ip_addr *a, char out[IP_TEXT_MAX]);
 const char *ip_net_print(const struct ip_net *n, char out[IP_TEXT_MAX]);
 bool ip_eq(const struct ip_addr *a, const struct ip_addr *b);
 bool ip_net_has(const struct ip_net *n, const struct ip_addr *a);
+/** The network of this length that the address is in. */
+void ip_net_of(const struct ip_addr *a, unsigned bits, struct ip_net *ret);
 /** Does `outer` hold all of `inner`? */
 bool ip_net_covers(const struct ip_net *outer, const struct ip_net *inner);
 void ip_from_sock(const struct sock_addr *a, struct ip_addr *ret);

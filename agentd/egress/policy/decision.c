@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory. A question has a name, an address or both, and a port or none. The index gives the
+ * rules that speak of name or address, the most particular first; of these the first that
+ * lives and has the port decides. Without a port the question is whether any port is left
+ * when the denied ones are taken from the allowed ones, which takes a set of ports; that is
+ * only made where a deny rule speaks of the name at all.
+ */
+#include "agentd/egress/policy/decision.h"
+
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agentd/egress/policy/policy_int.h"
+#include "common/cdefs.h"
+
+#define PORTS 65536u
+
+struct port_set {
+    uint64_t bits[PORTS / 64];
+};
+
+static void port_set_put(struct port_set *s, const struct policy_rule *r, bool on)
+{
+    for (size_t i = 0; i < r->n_ports; i++)
+        for (uint32_t port = r->ports[i].first; port <= r->ports[i].last; port++) {
+            uint64_t bit = UINT64_C(1) << port % 64;
+
+            if (on)
+                s->bits[port / 64] |= bit;
+            else
+                s->bits[port / 64] &= ~bit;
+        }
+}
+
+static bool port_set_has(const struct port_set *s, uint32_t port)
+{
+    return s->bits[port / 64] >> port % 64 & 1;
+}
+
+static bool rule_lives(const struct policy_rule *r, int64_t now_s)
+{
+    return r->expires_s == 0 || r->expires_s > now_s;
+}
+
+/* Port 0: any. */
+static bool rule_has_port(const struct policy_rule *r, uint16_t port)
+{
+    for (size_t i = 0; i < r->n_ports; i++)
+        if (port == 0 || (port >= r->ports[i].first && port <= r->ports[i].last))
+            return true;
+    return false;
+}
+
+static void start(struct rule_walk *w, const struct policy *p, enum policy_list list,
+                  const struct target *t)
+{
+    struct ip_net net = {t->addr, t->addr.family == AF_INET ? 32 : 128};
+
+    rule_walk_start(w, &p->index[list], p->rule + (list == POLICY_ALLOW ? p->n_deny : 0),
+                    t->name, false, &net);
+    /* A deny rule denies however deep; how deep an allow rule reaches is bounded, because
+     * each name under it is a message to whoever serves the domain. */
+    if (list == POLICY_ALLOW && p->limits.labels > 0)
+        w->labels_max = p->limits.labels;
+}
+
+static const struct policy_rule *first(const struct policy *p, enum policy_list list,
+                                       const struct target *t, int64_t now_s)
+{
+    const struct policy_rule *r;
+    struct rule_walk w;
+
+    start(&w, p, list, t);
+    while ((r = rule_walk_next(&w)))
+        if (rule_lives(r, now_s) && rule_has_port(r, t->port))
+            return r;
+    return NULL;
+}
+
+/* -- in words -------------------------------------------------------------------------------- */
+
+static void say_rule(struct verdict *v, const struct policy_rule *r, const char *list)
+{
+    const char *from = r->from ? r->from : "";
+    const char *reason = r->reason ? r->reason : "";
+
+    (void)snprintf(v->text, sizeof v->text, "%s rule %u \"%.110s\"%s%.32s%s%.60s%s", list,
+                   r->number + 1, r->text, *from ? " of " : "", from, *reason ? " (" : "",
+                   reason, *reason ? ")" : "");
+}
+
+static void say_target(const struct target *t, char *out, size_t cap)
+{
+    char ip[IP_TEXT_MAX];
+
+    if (t->name)
+        (void)snprintf(out, cap, "%.120s", t->name);
+    else
+        (void)snprintf(out, cap, "%s", ip_print(&t->addr, ip));
+    if (t->port > 0) {
+        size_t len = strlen(out);
+
+        (void)snprintf(out + len, cap - len, " port %u", t->port);
+    }
+}
+
+/* A rule that would have allowed it, had it another port or not ended: who reads the text
+ * can mend the policy. */
+static void say_default(struct verdict *v, const struct policy *p, const struct target *t,
+                        int64_t now_s)
+{
+    const struct policy_rule *r;
+    struct rule_walk w;
+    char what[160];
+
+    say_target(t, what, sizeof what);
+    start(&w, p, POLICY_ALLOW, t);
+    r = rule_walk_next(&w);
+    if (!r) {
+        (void)snprintf(v->text, sizeof v->text, "default deny: no rule names %s", what);
+    } else if (rule_lives(r, now_s)) {
+        (void)snprintf(v->text, sizeof v->text,
+                       "default deny: allow rule %u \"%.80s\" is not for port %u",
+                       r->number + 1, r->text, t->port);
+    } else {
+        char when[POLICY_TIME_MAX];
+
+        (void)snprintf(v->text, sizeof v->text,
+                       "default deny: allow rule %u \"%.80s\" ended %s", r->number + 1,
+                       r->text, policy_time_print(r->expires_s, when));
+    }
+}
+
+static void deny_floor(struct verdict *v, const char *why, const struct ip_addr *a)
+{
+    char ip[IP_TEXT_MAX];
+
+    v->allowed = false;
+    v->stage = VERDICT_FLOOR;
+    v->rule = NULL;
+    if (a)
+        (void)snprintf(v->text, sizeof v->text, "floor: %s (%s)", why, ip_print(a, ip));
+    else
+        (void)snprintf(v->text, sizeof v->text, "floor: %s", why);
+}
+
+/* -- deciding -------------------------------------------------------------------------------- */
+
+/* True: it is of the floor, and *v says so. */
+static bool decide_floor(const struct policy *p, const struct floor *floor,
+                         const struct target *t, int64_t now_s, struct verdict *v)
+{
+    struct target net_only = {.addr = t->addr, .port = t->port};
+    enum ip_class c;
+
+    if (t->protocol == IPPROTO_UDP && t->port != 0 && t->port != 53) {
+        deny_floor(v, "UDP is refused but for name questions", NULL);
+        return true;
+    }
+    if (t->port == 53) {
+        deny_floor(v, "port 53 is the sandbox's own name server, wherever it is sent",
+                   NULL);
+        return true;
+    }
+    if (t->addr.family == 0)
+        return false;
+    c = ip_classify(&t->addr);
+    if (ip_class_is_floor(c)) {
+        deny_floor(v, ip_class_name(c), &t->addr);
+        return true;
+    }
+    for (size_t i = 0; floor && i < floor->n; i++) {
+        if (!ip_net_has(&floor->net[i], &t->addr))
+            continue;
+        deny_floor(v, "an address of this machine or of another sandbox", &t->addr);
+        return true;
+    }
+    if (c == IP_PRIVATE && !first(p, POLICY_ALLOW, &net_only, now_s)) {
+        deny_floor(v, "private, and no allow rule for a network has it with this port",
+                   &t->addr);
+        return true;
+    }
+    return false;
+}
+
+static void set_rule(struct verdict *v, const struct policy_rule *r)
+{
+    v->allowed = r->list == POLICY_ALLOW;
+    v->stage = v->allowed ? VERDICT_ALLOW : VERDICT_DENY;
+    v->rule = r;
+    say_rule(v, r, v->allowed ? "allow" : "deny");
+}
+
+/* For port 0: the ports that are left, and the first rule that allows one of them. True when
+ * one is. */
+static bool any_port_left(const struct policy *p, const struct target *t, int64_t now_s,
+                          const struct policy_rule **ret_rule)
+{
+    const struct policy_rule *r;
+    struct port_set left;
+    struct rule_walk w;
+    bool is_left = false;
+
+    memset(&left, p->default_allows ? 0xff : 0, sizeof left);
+    start(&w, p, POLICY_ALLOW, t);
+    while ((r = rule_walk_next(&w)))
+        if (rule_lives(r, now_s))
+            port_set_put(&left, r, true);
+    start(&w, p, POLICY_DENY, t);
+    while ((r = rule_walk_next(&w)))
+        if (rule_lives(r, now_s))
+            port_set_put(&left, r, false);
+    for (uint32_t port = 1; port < PORTS && !is_left; port++)
+        is_left = port_set_has(&left, port);
+    *ret_rule = NULL;
+    start(&w, p, POLICY_ALLOW, t);
+    while (is_left && !*ret_rule && (r = rule_walk_next(&w)))
+        for (size_t i = 0; i < r->n_ports && rule_lives(r, now_s) && !*ret_rule; i++)
+            for (uint32_t port = r->ports[i].first; port <= r->ports[i].last; port++)
+                if (port_set_has(&left, port))
+                    *ret_rule = r;
+    return is_left;
+}
+
+void decide(const struct policy *p, const struct floor *floor, const struct target *t,
+            int64_t now_s, struct verdict *ret)
+{
+    const struct policy_rule *denied, *allowed;
+
+    memset(ret, 0, sizeof *ret);
+    if (decide_floor(p, floor, t, now_s, ret))
+        return;
+    denied = first(p, POLICY_DENY, t, now_s);
+    if (denied && (t->port != 0 || !any_port_left(p, t, now_s, &allowed))) {
+        set_rule(ret, denied);
+        return;
+    }
+    if (!denied)
+        allowed = first(p, POLICY_ALLOW, t, now_s);
+    if (allowed) {
+        set_rule(ret, allowed);
+        return;
+    }
+    ret->stage = VERDICT_DEFAULT;
+    ret->allowed = p->default_allows;
+    if (ret->allowed)
+        (void)snprintf(ret->text, sizeof ret->text, "default allow");
+    else
+        say_default(ret, p, t, now_s);
+}
+
+size_t decide_ports(const struct policy *p, const char *name, int64_t now_s,
+                    uint16_t *ret, size_t cap)
+{
+    struct target t = {.name = name, .protocol = IPPROTO_TCP};
+    const struct policy_rule *r;
+    struct port_set left;
+    struct rule_walk w;
+    size_t n = 0;
+
+    memset(&left, 0, sizeof left);
+    start(&w, p, POLICY_ALLOW, &t);
+    while ((r = rule_walk_next(&w))) {
+        unsigned ports = 0;
+
+        for (size_t i = 0; i < r->n_ports; i++)
+            ports += r->ports[i].last - r->ports[i].first + 1u;
+        if (ports <= POLICY_PIN_PORTS && rule_lives(r, now_s))
+            port_set_put(&left, r, true);
+    }
+    start(&w, p, POLICY_DENY, &t);
+    while ((r = rule_walk_next(&w)))
+        if (rule_lives(r, now_s))
+            port_set_put(&left, r, false);
+    for (uint32_t port = 1; port < PORTS && n < cap; port++)
+        if (port != 53 && port_set_has(&left, port))
+            ret[n++] = (uint16_t)port;
+    return n;
+}

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/* What a policy needs of this machine: files, the package registries, the local networks. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agentd/egress/policy/policy.h"
+#include "agentd/egress/policy/policy_int.h"
+#include "agentd/egress/policy/registries.h"
+#include "common/sock.h"
+
+#define NETWORKS_FILE "/etc/agentd/local-networks"
+#define NETWORKS_ENV  "TUNNEL_LOCAL_NETWORKS"
+
+/* -- files --------------------------------------------------------------------------------- */
+
+static int read_all(int fd, const char *path, struct buf *ret, struct err *e)
+{
+    for (;;) {
+        ssize_t n;
+
+        if (buf_reserve(ret, 4096, POLICY_TEXT_MAX + 4096) < 0)
+            return err_set(e, ERR_NOMEM, "reading %s: no memory", path);
+        n = read(fd, ret->p + ret->len, ret->cap - ret->len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(e, "read %s", path);
+        if (n == 0)
+            return 0;
+        ret->len += (size_t)n;
+        if (ret->len > POLICY_TEXT_MAX)
+            return err_set(e, ERR_LIMIT, "%s has more than %d bytes", path,
+                           POLICY_TEXT_MAX);
+    }
+}
+
+/* @may_wait  a pipe will do too, such as a shell's <(...) */
+static int read_file(const char *path, bool may_wait, struct buf *ret, struct err *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (may_wait ? 0 : O_NONBLOCK));
+    struct stat st;
+    int rc;
+
+    if (fd < 0)
+        return err_sys(e, "open %s", path);
+    if (fstat(fd, &st) < 0)
+        rc = err_sys(e, "stat %s", path);
+    else if (!S_ISREG(st.st_mode) && !(may_wait && S_ISFIFO(st.st_mode)))
+        rc = err_set(e, ERR_CONFIG, "%s is no file", path);
+    else
+        rc = read_all(fd, path, ret, e);
+    sock_close(&fd);
+    return rc;
+}
+
+/* @arg  the path of the policy, in whose folder relative names are */
+static int reader_file(void *arg, const char *path, struct buf *ret, struct err *e)
+{
+    const char *base = arg, *slash = strrchr(base, '/');
+    AUTO(buf_done)
+    struct buf whole = BUF_INIT;
+
+    if (*path != '/' && slash && buf_add(&whole, base, (size_t)(slash - base) + 1) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for a path");
+    if (buf_adds(&whole, path) < 0 || buf_add(&whole, "", 1) < 0)
+        return err_set(e, ERR_NOMEM, "no memory for a path");
+    return read_file((const char *)whole.p, false, ret, e);
+}
+
+/* -- this machine ---------------------------------------------------------------------------- */
+
+static int reader_registries(void *arg, struct buf *ret, struct err *e)
+{
+    UNUSED_ARG(arg);
+    return registries_find(ret, e);
+}
+
+static int reader_networks(void *arg, struct buf *ret, struct err *e)
+{
+    const char *env = getenv(NETWORKS_ENV);
+    size_t from = ret->len;
+
+    UNUSED_ARG(arg);
+    if (env && *env) {
+        if (buf_adds(ret, env) < 0)
+            return err_set(e, ERR_NOMEM, "no memory for " NETWORKS_ENV);
+        for (size_t i = from; i < ret->len; i++)
+            if (ret->p[i] == ',' || ret->p[i] == ' ')
+                ret->p[i] = '\n';
+        return 0;
+    }
+    if (access(NETWORKS_FILE, F_OK) < 0 && errno == ENOENT)
+        return 0; /* none are declared */
+    return read_file(NETWORKS_FILE, false, ret, e);
+}
+
+struct policy_reader policy_system_reader(const char *path)
+{
+    return (struct policy_reader){
+        .file = path ? reader_file : NULL,
+        .registries = reader_registries,
+        .networks = reader_networks,
+        .arg = (void *)(uintptr_t)path, /* read only: reader_file() */
+    };
+}
+
+struct policy *policy_load(const char *path_or_preset, struct policy_faults *faults)
+{
+    struct policy_reader reader = policy_system_reader(path_or_preset);
+    AUTO(buf_done)
+    struct buf text = BUF_INIT;
+    struct err e;
+
+    if (preset_text(path_or_preset) && access(path_or_preset, F_OK) < 0)
+        return policy_preset(path_or_preset, &reader, faults);
+    if (read_file(path_or_preset, true, &text, &e) < 0) {
+        memset(faults, 0, sizeof *faults);
+        faults->has_error = true;
+        faults->n = 1;
+        (void)snprintf(faults->at[0].text, sizeof faults->at[0].text, "%s", e.msg);
+        return NULL;
+    }
+    return policy_compile(buf_span(&text), &reader, faults);
+}
