@@ -134,6 +134,18 @@ static void keep_facts(struct http_gate *g, const struct http1_head *h)
     g->number++;
 }
 
+/* The first line, when it is there, says whether this is HTTP: what speaks otherwise may never
+ * send the empty line that ends a head. */
+static bool is_http_line(struct span in)
+{
+    const uint8_t *lf;
+
+    if (in.len >= 2 && in.p[0] == '\r' && in.p[1] == '\n')
+        in = span_skip(in, 2);
+    lf = in.len > 0 ? memchr(in.p, '\n', in.len) : NULL;
+    return !lf || (lf - in.p >= 10 && memcmp(lf - 9, "HTTP/", 5) == 0);
+}
+
 static enum http_gate_result head_step(struct http_gate *g, struct span in,
                                        size_t *ret_used)
 {
@@ -147,8 +159,13 @@ static enum http_gate_result head_step(struct http_gate *g, struct span in,
     if (in.len == 0)
         return HTTP_GATE_MORE;
     r = http1_scan(&g->scan, in, &len);
-    if (r == HTTP1_MORE)
-        return HTTP_GATE_MORE;
+    if (r == HTTP1_MORE) {
+        if (is_http_line(in))
+            return HTTP_GATE_MORE;
+        g->error = HTTP1_E_SYNTAX;
+        g->rule = "no HTTP request line (RFC 9112 3)";
+        return HTTP_GATE_ERROR;
+    }
     if (r == HTTP1_OK)
         r = http1_parse_request(span_of(in.p, len), &h);
     if (r != HTTP1_OK)
