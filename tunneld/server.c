@@ -11,6 +11,7 @@
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/mem.h"
+#include "common/notify.h"
 #include "tunneld/admin.h"
 #include "tunneld/edge/listener.h"
 #include "tunneld/edge/redirect.h"
@@ -296,7 +297,7 @@ static void begin_end(struct server *s)
     struct err e = {0};
 
     s->state = DRAINING;
-    if (systemd_notify("STOPPING=1", &e) < 0)
+    if (notify_systemd("STOPPING=1", &e) < 0)
         log_warn("systemd.notify", "why=%s", log_q(e.msg));
     listeners_stop(s->listeners);
     s->hand_over_ms = loop_now(s->loop) + HAND_OVER_MS;
@@ -400,7 +401,7 @@ static void say_ready(struct server *s)
     log_notice("ready", "listen=%s redirect=%s admin=%s workers=%u",
                text_of(&s->listen_text, a), text_of(&s->redirect_text, b),
                text_of(&s->admin_text, c), s->n_workers);
-    if (systemd_notify("READY=1", &e) < 0)
+    if (notify_systemd("READY=1", &e) < 0)
         log_warn("systemd.notify", "why=%s", log_q(e.msg));
 }
 

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * systemd -- sockets passed by the service manager, sd_listen_fds(3), and the notification
- *            protocol, sd_notify(3), written by hand: one datagram.
+ * systemd -- sockets passed by the service manager, sd_listen_fds(3), by hand.
  */
 #ifndef TUNNELD_SYSTEMD_H
 #define TUNNELD_SYSTEMD_H
 
 #include <stdbool.h>
 
-#include "common/err.h"
 #include "common/sock.h"
 
 #define SYSTEMD_FDS_MAX 32
@@ -28,8 +26,5 @@ void systemd_fds_init(struct systemd_fds *s);
 void systemd_fds_done(struct systemd_fds *s);
 /** The first that listens on `a` (or on every address, with a's port), or -1. */
 int systemd_fds_take(struct systemd_fds *s, const struct sock_addr *a);
-
-/** "READY=1", "STOPPING=1": to NOTIFY_SOCKET when that is set. 0, or -1 with *e. */
-int systemd_notify(const char *state, struct err *e);
 
 #endif

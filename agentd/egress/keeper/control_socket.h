@@ -19,20 +19,28 @@
 
 #define CONTROL_CLIENTS_MAX 64
 #define CONTROL_CLIENT_MS   30000
+#define CONTROL_CALL_MS     35000 /* the asking side's wait; longer than the answering's */
+#define CONTROL_ANSWER_MAX  16777216 /* bytes */
 #define CONTROL_SERVE_PATH  "/run/agentd/egress.sock"
+#define CONTROL_PATH_MAX    108
 
 struct control_socket;
 /** @path  made with mode 0600, its folder with 0700; one that nobody answers on is replaced */
 struct control_socket *control_socket_new(struct keeper *k, struct loop *l,
                                           const char *path, struct err *e);
+/** Before keeper_free(). What was asked for goes on; its answer goes nowhere. */
 void control_socket_free(struct control_socket *c);
 
 /** The other side, blocking, with a deadline: send one request line, get the answer's object.
- *  0 when "ok" is true; -1 with *e (the answer's error, or the socket's). */
+ *  0 when "ok" is true; -1 with *e (the answer's error, or the socket's; ERR_SYS with
+ *  ECONNREFUSED when nobody answers there). The newline is added. */
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e);
 /** The socket of a sandbox that `run` keeps: "$XDG_RUNTIME_DIR/agentd/egress/NAME.sock", as root
- *  "/run/agentd/egress/NAME.sock". 0, or -1 (too long). */
+ *  "/run/agentd/egress/NAME.sock", without that variable "/tmp/agentd-UID/egress/NAME.sock". 0, or
+ *  -1 (too long). */
 int control_run_path(const char *name, char *ret, size_t cap, struct err *e);
+/** The folder of these. */
+int control_run_dir(char *ret, size_t cap, struct err *e);
 
 #endif

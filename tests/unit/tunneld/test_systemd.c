@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "common/notify.h"
 #include "tests/support/test.h"
 
 static void sockets_are_counted_only_when_they_are_for_us(void **state)
@@ -90,14 +91,14 @@ static void a_notification_is_one_datagram(void **state)
     assert_true(fd >= 0);
     assert_int_equal(bind(fd, (const struct sockaddr *)&to, sizeof to), 0);
     setenv("NOTIFY_SOCKET", to.sun_path, 1);
-    assert_int_equal(systemd_notify("READY=1", NULL), 0);
+    assert_int_equal(notify_systemd("READY=1", NULL), 0);
     n = recv(fd, got, sizeof got, MSG_DONTWAIT);
     assert_int_equal(n, 7);
     assert_memory_equal(got, "READY=1", 7);
     setenv("NOTIFY_SOCKET", "relative", 1);
-    assert_int_equal(systemd_notify("READY=1", NULL), -1);
+    assert_int_equal(notify_systemd("READY=1", NULL), -1);
     unsetenv("NOTIFY_SOCKET");
-    assert_int_equal(systemd_notify("READY=1", NULL), 0);
+    assert_int_equal(notify_systemd("READY=1", NULL), 0);
     close(fd);
     unlink(to.sun_path);
     rmdir(dir);

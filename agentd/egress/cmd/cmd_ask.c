@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT */
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agentd/egress/cmd/cmd.h"
+#include "agentd/egress/keeper/control_socket.h"
+#include "agentd/egress/keeper/veth.h"
+#include "common/crypto.h"
+#include "common/json.h"
+#include "common/mem.h"
+
+enum {
+    EXIT_FAIL = 1,
+    EXIT_USAGE = 2,
+    RUN_SOCKETS_MAX = 1024, /* asked by one `status` */
+};
+
+struct options {
+    const char *policy, *netns, *iface, *name, *socket;
+    pid_t pid;
+    bool is_json;
+};
+
+/* -- options ------------------------------------------------------------------------------------------- */
+
+static int usage(const char *cmd, const char *text, const char *what)
+{
+    (void)fprintf(stderr, "agentd egress %s: %s%.60s\n", cmd, text,
+                  what); /* nowhere else to say it */
+    return EXIT_USAGE;
+}
+
+static int fail(const char *cmd, const struct err *e)
+{
+    (void)fprintf(stderr, "agentd egress %s: %s\n", cmd, e->msg); /* as above */
+    return e->code == ERR_CONFIG ? EXIT_USAGE : EXIT_FAIL;
+}
+
+static pid_t read_pid(const char *text)
+{
+    char *end;
+    long n;
+
+    if (text[0] < '1' || text[0] > '9')
+        return 0;
+    errno = 0;
+    n = strtol(text, &end, 10);
+    return errno == 0 && *end == '\0' && n <= INT_MAX ? (pid_t)n : 0;
+}
+
+/* @takes  the options that this command has, each as " --name " */
+static int read_options(int argc, char **argv, const char *takes, struct options *o)
+{
+    char key[40];
+
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+        if (snprintf(key, sizeof key, " %s ", argv[i]) >= (int)sizeof key ||
+            !strstr(takes, key))
+            return usage(argv[0], "not understood: ", argv[i]);
+        if (!strcmp(argv[i], "--json")) {
+            o->is_json = true;
+            continue;
+        }
+        if (!value || !value[0])
+            return usage(argv[0], "a value is missing after ", argv[i]);
+        if (!strcmp(argv[i], "--policy"))
+            o->policy = value;
+        else if (!strcmp(argv[i], "--netns"))
+            o->netns = value;
+        else if (!strcmp(argv[i], "--iface"))
+            o->iface = value;
+        else if (!strcmp(argv[i], "--name"))
+            o->name = value;
+        else if (!strcmp(argv[i], "--socket"))
+            o->socket = value;
+        else if ((o->pid = read_pid(value)) == 0)
+            return usage(argv[0], "no process id: ", value);
+        i++;
+    }
+    return 0;
+}
+
+/* -- requests ------------------------------------------------------------------------------------------ */
+
+static void print_faults(const char *cmd, const struct policy_faults *f)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        const struct policy_fault *at = &f->at[i];
+
+        (void)fprintf(stderr, "agentd egress %s: policy%s%s%s%s: %s%s\n", cmd,
+                      at->file[0] ? " " : "", at->file, at->path[0] ? " " : "", at->path,
+                      at->is_warning ? "warning: " : "", at->text); /* as above */
+    }
+}
+
+/* Its canonical text, read with our own rights. */
+static int put_policy(const char *cmd, const char *name, struct buf *out)
+{
+    struct policy_faults *faults = mem_zalloc(1, sizeof *faults);
+    struct policy *p = faults ? policy_load(name, faults) : NULL;
+    int rc = p ? policy_print(p, out) : -1;
+
+    if (faults)
+        print_faults(cmd, faults);
+    if (rc < 0 && (!faults || p))
+        (void)fprintf(stderr, "agentd egress %s: no memory\n", cmd); /* as above */
+    policy_unref(p);
+    mem_free(faults);
+    return rc;
+}
+
+static int put_member(struct buf *out, const char *key, const char *text)
+{
+    return buf_addf(out, ",\"%s\":", key) < 0 || json_put_str(out, span_str(text)) < 0
+               ? -1
+               : 0;
+}
+
+static int check_name(const char *name, struct err *e)
+{
+    char id[HOST_ID_MAX + 1];
+
+    if (host_id_parse(span_str(name), id) < 0 || strcmp(id, name) != 0)
+        return err_set(e, ERR_CONFIG,
+                       "\"%.45s\" is no sandbox name: 1 to 40 of a-z 0-9 -, no - at the "
+                       "ends, no --",
+                       name);
+    return 0;
+}
+
+/* The keeper that has it: the sandbox's own, or the host's. */
+static int ask(const struct options *o, struct span request, struct buf *ret,
+               struct err *e)
+{
+    char path[CONTROL_PATH_MAX];
+
+    if (o->socket)
+        return control_call(o->socket, request, ret, e);
+    if (o->name && control_run_path(o->name, path, sizeof path, e) == 0) {
+        if (control_call(path, request, ret, e) == 0)
+            return 0;
+        if (e->code != ERR_SYS || e->sys != ECONNREFUSED)
+            return -1;
+    }
+    return control_call(CONTROL_SERVE_PATH, request, ret, e);
+}
+
+/* -- attach -------------------------------------------------------------------------------------------- */
+
+/* Sealed is what has nothing but lo; whether it can be a veth the keeper says. */
+static int find_tier(const struct options *o, enum egress_tier *ret, struct err *e)
+{
+    struct netns *ns = netns_open(o->netns, o->pid, e);
+    struct err why = {0};
+    int rc;
+
+    if (!ns)
+        return err_wrap(e, "the sandbox's namespace");
+    rc = veth_none(ns, &why);
+    netns_free(ns);
+    if (rc < 0 && why.code != ERR_DENIED) {
+        *e = why;
+        return -1;
+    }
+    *ret = rc == 0 ? EGRESS_SEALED : EGRESS_VETH;
+    return 0;
+}
+
+static int make_name(const struct options *o, char ret[EGRESS_NAME_MAX + 1])
+{
+    uint8_t r[4];
+
+    if (o->pid > 0)
+        return snprintf(ret, EGRESS_NAME_MAX + 1, "pid-%ld", (long)o->pid) < 0 ? -1 : 0;
+    crypto_random(r, sizeof r);
+    return snprintf(ret, EGRESS_NAME_MAX + 1, "x%02x%02x%02x%02x", r[0], r[1], r[2],
+                    r[3]) < 0
+               ? -1
+               : 0;
+}
+
+static int put_attach(const struct options *o, const char *name, enum egress_tier tier,
+                      struct buf *out)
+{
+    char path[PATH_MAX];
+
+    if (buf_addf(out, "{\"op\":\"attach\",\"name\":\"%s\",\"tier\":\"%s\"", name,
+                 tier == EGRESS_SEALED ? "sealed" : "veth") < 0)
+        return -1;
+    if (o->pid > 0 && buf_addf(out, ",\"pid\":%ld", (long)o->pid) < 0)
+        return -1;
+    /* The keeper has another working directory. */
+    if (o->netns && (!realpath(o->netns, path) || put_member(out, "netns", path) < 0))
+        return -1;
+    return o->iface && tier == EGRESS_VETH ? put_member(out, "iface", o->iface) : 0;
+}
+
+int cmd_attach(int argc, char **argv)
+{
+    struct options o = {0};
+    AUTO(buf_done)
+    struct buf request = BUF_INIT;
+    AUTO(buf_done)
+    struct buf answer = BUF_INIT;
+    char made[EGRESS_NAME_MAX + 1];
+    enum egress_tier tier;
+    struct err e = {0};
+    int rc =
+        read_options(argc, argv, " --policy --pid --netns --iface --name --socket ", &o);
+
+    if (rc != 0)
+        return rc;
+    if (!o.policy)
+        return usage(argv[0], "--policy FILE is missing", "");
+    if ((o.pid > 0) == (o.netns != NULL))
+        return usage(argv[0], "either --pid N or --netns PATH is wanted", "");
+    if (geteuid() != 0)
+        return usage(argv[0], "only root may attach a policy to a sandbox", "")
+                   ? EXIT_FAIL
+                   : 0;
+    if (o.name ? check_name(o.name, &e) < 0 : make_name(&o, made) < 0)
+        return fail(argv[0], &e);
+    if (find_tier(&o, &tier, &e) < 0)
+        return fail(argv[0], &e);
+    if (put_attach(&o, o.name ? o.name : made, tier, &request) < 0 ||
+        buf_adds(&request, ",\"policy\":") < 0)
+        return usage(argv[0], "no memory, or no such path", "") ? EXIT_FAIL : 0;
+    if (put_policy(argv[0], o.policy, &request) < 0)
+        return EXIT_USAGE;
+    if (buf_adds(&request, "}") < 0 ||
+        control_call(o.socket ? o.socket : CONTROL_SERVE_PATH, buf_span(&request),
+                     &answer, &e) < 0)
+        return fail(argv[0], &e);
+    return printf("%s\n", o.name ? o.name : made) < 0 || fflush(stdout) != 0 ? EXIT_FAIL
+                                                                             : 0;
+}
+
+/* -- detach, reload ------------------------------------------------------------------------------------ */
+
+int cmd_detach(int argc, char **argv)
+{
+    struct options o = {0};
+    AUTO(buf_done)
+    struct buf request = BUF_INIT;
+    AUTO(buf_done)
+    struct buf answer = BUF_INIT;
+    struct err e = {0};
+    int rc = read_options(argc, argv, " --name --socket ", &o);
+
+    if (rc != 0)
+        return rc;
+    if (!o.name)
+        return usage(argv[0], "--name ID is missing", "");
+    if (check_name(o.name, &e) < 0 ||
+        buf_addf(&request, "{\"op\":\"detach\",\"name\":\"%s\"}", o.name) < 0 ||
+        ask(&o, buf_span(&request), &answer, &e) < 0)
+        return fail(argv[0], &e);
+    return 0;
+}
+
+int cmd_reload(int argc, char **argv)
+{
+    struct options o = {0};
+    AUTO(buf_done)
+    struct buf request = BUF_INIT;
+    AUTO(buf_done)
+    struct buf answer = BUF_INIT;
+    struct err e = {0};
+    int rc = read_options(argc, argv, " --name --policy --socket ", &o);
+
+    if (rc != 0)
+        return rc;
+    if (!o.name || !o.policy)
+        return usage(argv[0], "--name ID and --policy FILE are wanted", "");
+    if (check_name(o.name, &e) < 0)
+        return fail(argv[0], &e);
+    if (buf_addf(&request, "{\"op\":\"reload\",\"name\":\"%s\",\"policy\":", o.name) <
+            0 ||
+        put_policy(argv[0], o.policy, &request) < 0)
+        return EXIT_USAGE;
+    if (buf_adds(&request, "}") < 0 || ask(&o, buf_span(&request), &answer, &e) < 0)
+        return fail(argv[0], &e);
+    return 0;
+}
+
+/* -- status -------------------------------------------------------------------------------------------- */
+
+/* All sandboxes of one keeper, put behind those of the others. */
+static int add_sandboxes(const struct buf *answer, struct buf *all)
+{
+    struct span list;
+
+    if (json_find(buf_span(answer), "sandboxes", &list) < 0 || list.len < 2)
+        return -1;
+    list = span_of(list.p + 1, list.len - 2);
+    if (list.len == 0)
+        return 0;
+    if (all->len > 0 && buf_adds(all, ",") < 0)
+        return -1;
+    return buf_add(all, list.p, list.len);
+}
+
+/* Nobody there is no fault: there are none then. */
+static int add_from(const char *path, struct span request, struct buf *all, struct err *e)
+{
+    AUTO(buf_done)
+    struct buf answer = BUF_INIT;
+
+    if (control_call(path, request, &answer, e) < 0)
+        return e->code == ERR_SYS && e->sys == ECONNREFUSED ? 0 : -1;
+    return add_sandboxes(&answer, all) < 0
+               ? err_set(e, ERR_PROTO, "%s gives no status that can be read", path)
+               : 0;
+}
+
+static int add_run_sockets(struct span request, struct buf *all, struct err *e)
+{
+    char dir[CONTROL_PATH_MAX], path[CONTROL_PATH_MAX];
+    const struct dirent *de;
+    unsigned n = 0;
+    int rc = 0;
+    DIR *d;
+
+    if (control_run_dir(dir, sizeof dir, e) < 0)
+        return -1;
+    d = opendir(dir);
+    while (d && rc == 0 && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
+        size_t len = strlen(de->d_name);
+
+        if (len < 6 || strcmp(de->d_name + len - 5, ".sock") != 0 ||
+            snprintf(path, sizeof path, "%s/%s", dir, de->d_name) >= (int)sizeof path)
+            continue;
+        n++;
+        rc = add_from(path, request, all, e);
+    }
+    if (d)
+        (void)closedir(d); /* opened for reading */
+    return rc;
+}
+
+static int collect(const struct options *o, struct buf *all, struct err *e)
+{
+    struct span every = span_str("{\"op\":\"status\"}");
+    AUTO(buf_done)
+    struct buf request = BUF_INIT;
+    AUTO(buf_done)
+    struct buf answer = BUF_INIT;
+
+    if (!o->name && o->socket) {
+        if (control_call(o->socket, every, &answer, e) < 0)
+            return -1;
+        return add_sandboxes(&answer, all);
+    }
+    if (!o->name) {
+        /* An ordinary user is not answered by the host's keeper, and has no sandbox there. */
+        if (geteuid() == 0 && add_from(CONTROL_SERVE_PATH, every, all, e) < 0)
+            return -1;
+        return add_run_sockets(every, all, e);
+    }
+    if (buf_addf(&request, "{\"op\":\"status\",\"name\":\"%s\"}", o->name) < 0)
+        return err_set(e, ERR_NOMEM, "no memory");
+    if (ask(o, buf_span(&request), &answer, e) < 0)
+        return -1;
+    return add_sandboxes(&answer, all);
+}
+
+static const char *text_of(const struct json *o, const char *key)
+{
+    const struct json *v = o ? json_get(o, key) : NULL;
+
+    return v && json_type(v) == JSON_STRING ? json_str(v) : "";
+}
+
+static long long number_of(const struct json *o, const char *key)
+{
+    const struct json *v = o ? json_get(o, key) : NULL;
+
+    return v && json_type(v) == JSON_INT ? (long long)json_int(v) : 0;
+}
+
+static int print_one(const struct json *s)
+{
+    const struct json *enforced = json_get(s, "enforced"), *why = json_get(s, "reasons");
+    const struct json *counts = json_get(s, "counts");
+    bool is_enforced =
+        enforced && json_type(enforced) == JSON_BOOL && json_bool(enforced);
+    int rc = printf(
+        "%-24.40s %-7.7s %-9s %-8.8s %6lld %9lld %9lld  %.64s\n", text_of(s, "name"),
+        text_of(s, "tier"), is_enforced ? "yes" : "NO", text_of(s, "mode"),
+        number_of(counts, "open"), number_of(counts, "connections"),
+        number_of(counts, "refused") + number_of(counts, "kernel_refused_packets"),
+        text_of(s, "policy"));
+
+    for (size_t i = 0;
+         rc >= 0 && why && json_type(why) == JSON_ARRAY && i < json_len(why); i++)
+        if (json_type(json_at(why, i)) == JSON_STRING)
+            rc = printf("  not enforced: %s\n", json_str(json_at(why, i)));
+    return rc < 0 ? -1 : 0;
+}
+
+static int print_table(struct span text, struct err *e)
+{
+    struct json *o = json_parse(text, CONTROL_ANSWER_MAX, e);
+    const struct json *list = o ? json_get(o, "sandboxes") : NULL;
+    int rc = 0;
+
+    if (!list || json_type(list) != JSON_ARRAY) {
+        json_free(o);
+        return o ? err_set(e, ERR_PROTO, "a status that cannot be read") : -1;
+    }
+    if (json_len(list) > 0)
+        rc = printf("%-24s %-7s %-9s %-8s %6s %9s %9s  %s\n", "NAME", "TIER", "ENFORCED",
+                    "MODE", "OPEN", "ALLOWED", "REFUSED", "POLICY");
+    for (size_t i = 0; rc >= 0 && i < json_len(list); i++)
+        rc = json_type(json_at(list, i)) == JSON_OBJECT ? print_one(json_at(list, i)) : 0;
+    json_free(o);
+    return rc < 0 || fflush(stdout) != 0 ? err_sys(e, "write to stdout") : 0;
+}
+
+int cmd_status(int argc, char **argv)
+{
+    struct options o = {0};
+    AUTO(buf_done)
+    struct buf all = BUF_INIT;
+    AUTO(buf_done)
+    struct buf text = BUF_INIT;
+    struct err e = {0};
+    int rc = read_options(argc, argv, " --name --json --socket ", &o);
+
+    if (rc != 0)
+        return rc;
+    if (o.name && check_name(o.name, &e) < 0)
+        return fail(argv[0], &e);
+    if (collect(&o, &all, &e) < 0)
+        return fail(argv[0], &e);
+    if (buf_adds(&text, "{\"sandboxes\":[") < 0 ||
+        (all.len > 0 && buf_add(&text, all.p, all.len) < 0) || buf_adds(&text, "]}") < 0)
+        return EXIT_FAIL;
+    if (o.is_json)
+        rc = printf("%.*s\n", SPAN_FMT(buf_span(&text))) < 0 || fflush(stdout) != 0 ? -1
+                                                                                    : 0;
+    else
+        rc = print_table(buf_span(&text), &e);
+    return rc < 0 ? EXIT_FAIL : 0;
+}

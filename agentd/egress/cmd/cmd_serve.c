@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "agentd/egress/audit.h"
+#include "agentd/egress/cmd/cmd.h"
+#include "agentd/egress/keeper/control_socket.h"
+#include "agentd/egress/keeper/role.h"
+#include "common/log.h"
+#include "common/notify.h"
+#include "common/sock.h"
+
+#define STATE_DIR "/run/agentd/egress"
+
+enum {
+    EXIT_FAIL = 1,
+    EXIT_USAGE = 2
+};
+
+struct options {
+    const char *socket, *audit, *state_dir;
+    bool is_json;
+    enum log_level level;
+};
+
+static int usage(const char *text, const char *what)
+{
+    (void)fprintf(stderr, "agentd egress serve: %s%.60s\n", text,
+                  what); /* nowhere else to say it */
+    return EXIT_USAGE;
+}
+
+static int read_options(int argc, char **argv, struct options *o)
+{
+    for (int i = 1; i < argc; i += 2) {
+        const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+
+        if (!value)
+            return usage("a value is missing after ", name);
+        if (!strcmp(name, "--socket"))
+            o->socket = value;
+        else if (!strcmp(name, "--audit"))
+            o->audit = value;
+        else if (!strcmp(name, "--state"))
+            o->state_dir = value;
+        else if (!strcmp(name, "--log-format") && !strcmp(value, "json"))
+            o->is_json = true;
+        else if (!strcmp(name, "--log-format") && !strcmp(value, "text"))
+            o->is_json = false;
+        else if (!strcmp(name, "--log-level") && log_level_parse(value, &o->level) == 0)
+            ;
+        else
+            return usage("not understood: ", name);
+    }
+    if (o->socket[0] != '/' || o->state_dir[0] != '/')
+        return usage("a path that begins with / is wanted, not ",
+                     o->socket[0] != '/' ? o->socket : o->state_dir);
+    return 0;
+}
+
+static void on_signal(void *arg, int signo)
+{
+    log_notice("egress.stopping", "signal=%d", signo);
+    loop_stop(arg);
+}
+
+/* Each sandbox keeps about ten descriptors. */
+static void raise_files(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+        return; /* then there are fewer sandboxes */
+    l.rlim_cur = l.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &l); /* as above */
+}
+
+static void notify(const char *state)
+{
+    struct err e;
+
+    if (notify_systemd(state, &e) < 0)
+        log_warn("egress.notify", "error=%s", log_e(&e));
+}
+
+static int serve(const struct options *o, struct loop *l, int audit_fd, struct err *e)
+{
+    struct keeper_conf conf = {.loop = l, .audit_fd = audit_fd, .has_host_rules = true};
+    struct control_socket *control = NULL;
+    struct keeper *k;
+
+    conf.guard_uid = keeper_guard_uid();
+    conf.state_dir = o->state_dir;
+    if (role_keeper(e) < 0 || loop_signal(l, SIGTERM, on_signal, l, e) < 0 ||
+        loop_signal(l, SIGINT, on_signal, l, e) < 0)
+        return -1;
+    k = keeper_new(&conf, e);
+    if (k)
+        control = control_socket_new(k, l, o->socket, e);
+    if (control) {
+        log_notice("egress.ready", "socket=%s pid=%ld", log_q(o->socket), (long)getpid());
+        notify("READY=1");
+        loop_run(l);
+        notify("STOPPING=1");
+    }
+    control_socket_free(control);
+    keeper_free(k);
+    return control ? 0 : -1;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    struct options o = {CONTROL_SERVE_PATH, NULL, STATE_DIR, false, LOG_INFO};
+    struct loop *l = NULL;
+    struct err e = {0};
+    int audit_fd = -1, rc = read_options(argc, argv, &o);
+
+    if (rc != 0)
+        return rc;
+    log_setup(o.is_json, o.level);
+    if (geteuid() != 0) {
+        (void)fprintf(stderr, "agentd egress serve: only root can rule other users' "
+                              "sandboxes; agentd egress run works for everybody\n");
+        return EXIT_FAIL; /* nowhere else to say it */
+    }
+    raise_files();
+    rc = 0;
+    if (o.audit)
+        rc = audit_fd = audit_open(o.audit, &e);
+    if (rc >= 0) {
+        l = loop_new(&e);
+        rc = l ? serve(&o, l, audit_fd, &e) : -1;
+    }
+    loop_free(l);
+    sock_close(&audit_fd);
+    if (rc < 0)
+        log_err("egress.serve", "error=%s", log_e(&e));
+    return rc < 0 ? EXIT_FAIL : 0;
+}
