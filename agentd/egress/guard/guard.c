@@ -383,7 +383,7 @@ static void on_gone(void *arg)
 /* The keeper says when it is over, not a terminal or a service manager that means it too. */
 static int ignore_signals(struct err *e)
 {
-    static const int signals[] = {SIGINT, SIGHUP, SIGTERM, SIGPIPE};
+    static const int signals[] = {SIGINT, SIGHUP, SIGTERM, SIGPIPE, SIGXFSZ};
     struct sigaction ignore = {.sa_handler = SIG_IGN};
 
     for (size_t i = 0; i < COUNT_OF(signals); i++)
