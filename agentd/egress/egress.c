@@ -17,6 +17,8 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *usage; /* NULL: not for people */
 } commands[] = {
+    {"check", cmd_check, "FILE|PRESET"},
+    {"explain", cmd_explain, "--policy FILE|PRESET TARGET..."},
     {"registries", cmd_registries, ""},
     {"runtime", cmd_runtime,
      "[--policy FILE] [--tier TIER] [--runtime PATH] RUNTIME-ARGUMENTS..."},
