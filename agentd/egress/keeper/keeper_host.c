@@ -222,26 +222,43 @@ void host_base(struct keeper *k, struct nft_base *ret)
     ret->n_guard_may = k->n_may;
 }
 
+/* All sandboxes whose rules are in the host's namespace. */
+struct nft_sandbox *host_sandboxes(struct keeper *k, size_t *ret_n)
+{
+    struct nft_sandbox *all = mem_zalloc(k->n + 1, sizeof *all);
+
+    *ret_n = 0;
+    for (const struct kept *s = k->kept; s && all; s = s->next)
+        if (s->tier == EGRESS_VETH && s->has_rules)
+            kept_fill(s, s->policy, &all[(*ret_n)++]);
+    return all;
+}
+
 int host_restore(struct keeper *k, struct err *e)
 {
     struct nft_base base;
-    struct nft_sandbox rules;
+    struct nft_sandbox *all;
+    size_t n;
+    int rc;
 
     if (!k->host)
         return 0;
     k->is_host_stale = true;
+    all = host_sandboxes(k, &n);
+    if (!all)
+        return err_set(e, ERR_NOMEM, "no memory for the host's rules");
     host_base(k, &base);
-    if (nft_install(k->host, &base, e) < 0)
+    rc = nft_restore(k->host, &base, all, n, e);
+    mem_free(all);
+    if (rc < 0)
         return err_wrap(e, "installing the host's table");
-    for (struct kept *s = k->kept; s; s = s->next) {
-        if (s->tier != EGRESS_VETH || !s->has_rules)
-            continue;
-        kept_fill(s, s->policy, &rules);
-        if (nft_sandbox_set(k->host, &rules, e) < 0)
-            return err_wrap(e, "installing the rules of %s", s->name);
-    }
     k->is_host_stale = false;
     k->host_reason[0] = '\0';
+    /* Pins began anew: the guard puts its own there again. */
+    for (struct kept *s = k->kept; s; s = s->next)
+        if (s->tier == EGRESS_VETH && s->has_rules && s->is_given)
+            s->to_send |= SEND_POLICY;
+    guard_push(k);
     return 0;
 }
 

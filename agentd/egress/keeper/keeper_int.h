@@ -191,6 +191,8 @@ int host_update(struct keeper *k, struct err *e);
 void host_base(struct keeper *k, struct nft_base *ret);
 /** Put the host's table there again, with all sandboxes of the veth tier. */
 int host_restore(struct keeper *k, struct err *e);
+/** What is in that table, to be freed with mem_free(); NULL: no memory. */
+struct nft_sandbox *host_sandboxes(struct keeper *k, size_t *ret_n);
 bool host_is_floor(const struct keeper *k, const struct ip_addr *a);
 
 /* -- keeper_watch.c ------------------------------------------------------------------------------ */

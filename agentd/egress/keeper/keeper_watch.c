@@ -43,7 +43,7 @@ static int restore_sealed(struct kept *s, struct err *e)
     struct nft_sandbox rules;
 
     kept_fill(s, s->policy, &rules);
-    if (nft_install(s->nft, &base, e) < 0 || nft_sandbox_set(s->nft, &rules, e) < 0)
+    if (nft_restore(s->nft, &base, &rules, 1, e) < 0)
         return err_wrap(e, "restoring the rules");
     return 0;
 }
@@ -88,26 +88,15 @@ static void verify_sealed(struct kept *s)
     give_again(s);
 }
 
-static void restored_host(struct keeper *k, const char *why)
-{
-    keeper_event(k, NULL, "rules.restored", why);
-    for (struct kept *s = k->kept; s; s = s->next)
-        if (s->tier == EGRESS_VETH && s->has_rules)
-            give_again(s);
-}
-
 static int compare_host(struct keeper *k, struct err *e)
 {
-    struct nft_sandbox *all = mem_zalloc(k->n + 1, sizeof *all);
     struct nft_base base;
-    size_t n = 0;
+    size_t n;
+    struct nft_sandbox *all = host_sandboxes(k, &n);
     int rc;
 
     if (!all)
         return err_set(e, ERR_NOMEM, "no memory to compare the host's rules");
-    for (const struct kept *s = k->kept; s; s = s->next)
-        if (s->tier == EGRESS_VETH && s->has_rules)
-            kept_fill(s, s->policy, &all[n++]);
     host_base(k, &base);
     rc = nft_verify(k->host, &base, all, n, e);
     mem_free(all);
@@ -137,7 +126,10 @@ static void verify_host(struct keeper *k)
         log_err("rules.restore", "sandbox=- error=%s", log_e(&e));
         return;
     }
-    restored_host(k, why.msg);
+    keeper_event(k, NULL, "rules.restored", why.msg);
+    for (struct kept *s = k->kept; s; s = s->next)
+        if (s->tier == EGRESS_VETH && s->has_rules)
+            s->restored++;
 }
 
 /* Whether somebody else changed something of ours. */
@@ -270,14 +262,14 @@ static bool is_gone(const struct kept *s)
 
 /* -- the round --------------------------------------------------------------------------------------- */
 
-/* Its interface has changed inside: the rules follow, unless its way to us is another. */
+/* Its interface has changed on our side: the rules follow, unless its way to us is another. */
 static void follow_veth(const struct veth_host *h, struct kept *s)
 {
     struct nft_sandbox rules;
     struct veth now, was = s->veth;
     struct err e;
 
-    if (veth_find(h, s->ns, s->iface, &now, &e) < 0 || veth_is_same(&now, &was) ||
+    if (veth_follow(h, s->ns, &was, &now, &e) < 0 || veth_is_same(&now, &was) ||
         strcmp(now.way, was.way) != 0)
         return;
     s->veth = now;
