@@ -16,7 +16,7 @@
 #define DNS_TCP_PIPELINE  16 /* questions of a connection in work; then it is not read */
 #define DNS_TCP_OUT_MAX   65536 /* bytes of answers that a client has not taken; likewise */
 #define DNS_UDP_TURN      64    /* datagrams read from a socket in one turn */
-#define DNS_SOCKETS_PER_S 20    /* reply sockets asked of the keeper */
+#define DNS_SOCKETS_PER_S 12    /* reply sockets asked of the keeper, which gives 16 */
 
 /** Where a question came from and its reply goes. */
 struct dns_client {

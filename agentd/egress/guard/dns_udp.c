@@ -94,15 +94,15 @@ static void on_socket(void *arg, struct channel_msg *m)
     unsigned dropped;
 
     p->request = NULL;
-    if (!m || m->error || m->fd[0] < 0) {
+    if (!m || m->error || m->fd[CHANNEL_FD_REPLY] < 0) {
         if (log_rate_ok(&p->udp->rate, loop_now(p->udp->ward->guard->loop), &dropped))
             log_warn("egress.dns_socket", "sandbox=%s error=%d dropped=%u",
                      p->udp->ward->name, m ? m->error : 0, dropped);
         place_clear(p);
         return;
     }
-    p->fd = m->fd[0];
-    m->fd[0] = -1;
+    p->fd = m->fd[CHANNEL_FD_REPLY];
+    m->fd[CHANNEL_FD_REPLY] = -1;
     while ((q = p->first) != NULL) {
         p->first = q->next;
         send_now(p, &q->to, span_of(q->bytes, q->len));
@@ -172,6 +172,7 @@ static struct place *place_get(struct dns_udp *u, const struct sock_addr *to)
     channel_msg_init(&m, CHANNEL_WANT_REPLY, u->ward->index);
     m.to = p->addr;
     m.to_port = p->port;
+    m.protocol = IPPROTO_UDP;
     p->request = keeper_link_ask(u->ward->guard->keeper, &m, on_socket, p, NULL);
     if (!p->request)
         return NULL;
