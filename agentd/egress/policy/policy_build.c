@@ -173,12 +173,18 @@ void build_unknown(struct policy_build *b, const char *path, const char *const *
                    size_t n_names, const char *name)
 {
     const char *near = build_nearest(name_list, n_names, name);
+    char all[128] = "";
 
+    for (size_t i = 0; i < n_names; i++) {
+        size_t len = strlen(all);
+
+        (void)snprintf(all + len, sizeof all - len, "%s%s", i ? ", " : "", name_list[i]);
+    }
     if (near)
         build_error(b, path, "there is no %s here; the nearest is \"%s\"", log_q(name),
                     near);
     else
-        build_error(b, path, "there is no %s here", log_q(name));
+        build_error(b, path, "there is no %s here, only %s", log_q(name), all);
 }
 
 /* -- sources ------------------------------------------------------------------------------- */

@@ -50,6 +50,8 @@ static void syntax_fault(struct policy_build *b, const struct err *e)
 
     if (sscanf(text, "line %u: %n", &line, &n) == 1 && n > 0)
         text += n;
+    if (strstr(text, "JSON_ALLOW_NUL"))
+        text = "a string has a NUL (\\u0000)";
     build_error(b, "", "%s", text);
     if (line > 0 && f->n > 0)
         f->at[f->n - 1].line = line;
@@ -125,8 +127,7 @@ static int lint(struct policy_build *b)
 
     if (!drop)
         return -1;
-    policy_lint(b, drop);
-    if (b->is_import)
+    if (policy_lint(b, drop))
         rc = drop_rules(b, drop);
     mem_free(drop);
     return rc;

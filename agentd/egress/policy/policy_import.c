@@ -115,7 +115,7 @@ void policy_import_e2b(struct policy_build *b, const struct json *root)
     bool allows_all, denies_all;
     size_t n_deny;
 
-    b->is_import = true;
+    b->source->is_import = true;
     b->source->list_name[POLICY_ALLOW] = json_get(root, names[0]) ? names[0] : names[1];
     b->source->list_name[POLICY_DENY] = json_get(root, names[2]) ? names[2] : names[3];
     check_keys(b, root);
@@ -144,7 +144,7 @@ void policy_import_list(struct policy_build *b)
     uint32_t number = 0;
     char path[POLICY_PATH_MAX];
 
-    b->is_import = true;
+    b->source->is_import = true;
     b->source->is_list = true;
     while (preset_next_line(&rest, &line)) {
         struct rule_spec s = {.item = ++number};

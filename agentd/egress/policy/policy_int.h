@@ -62,6 +62,7 @@ struct policy_source {
     struct span text;
     struct buf own;           /* holds the text of a file */
     bool is_list;             /* POLICY_LIST: `item` of its rules are lines */
+    bool is_import;           /* another tool's form: what can never match is left out */
     bool is_open;             /* being read: to extend it now would be a circle */
     const char *list_name[2]; /* how its lists are called, by enum policy_list */
 };
@@ -82,7 +83,6 @@ struct policy_build {
     struct policy_source *all;
     size_t n_files, bytes;
     unsigned depth; /* of extends */
-    bool is_import; /* another tool's format: what can never match is left out */
     struct policy_rule *rule[2];
     struct rule_place *place[2];
     size_t n[2], cap[2];
@@ -177,9 +177,9 @@ void policy_proxy_read(struct policy_build *b, const struct json *v);
 void policy_import_e2b(struct policy_build *b, const struct json *root);
 void policy_import_list(struct policy_build *b);
 bool policy_is_e2b(const struct json *root);
-/** Faults that only show when all rules are there. The index must stand. In an import, marks
- *  what can never match in `drop` (n_rules). */
-void policy_lint(struct policy_build *b, bool *drop);
+/** Faults that only show when all rules are there. The index must stand. Marks in
+ *  `drop` (n_rules) what can never match and came from another tool; true: something did. */
+bool policy_lint(struct policy_build *b, bool *drop);
 /** Seconds since 1970 of an RFC 3339 text; -1. */
 int64_t policy_time_parse(const char *text);
 #define POLICY_TIME_MAX 32

@@ -110,8 +110,8 @@ static void lint_allow(struct policy_build *b, size_t i, bool *drop)
     const struct policy_rule *deny = find_cover(b, POLICY_DENY, r), *cover;
 
     if (deny) {
-        *drop = b->is_import;
-        build_rule_fault(b, b->is_import, POLICY_ALLOW, i,
+        *drop = b->place[POLICY_ALLOW][i].source->is_import;
+        build_rule_fault(b, *drop, POLICY_ALLOW, i,
                          "%.60s can never be reached: deny rule %u, %.60s, covers it and "
                          "deny beats allow",
                          r->text, deny->number + 1, deny->text);
@@ -140,15 +140,18 @@ static void lint_allow(struct policy_build *b, size_t i, bool *drop)
     }
 }
 
-void policy_lint(struct policy_build *b, bool *drop)
+bool policy_lint(struct policy_build *b, bool *drop)
 {
     size_t n_allow = b->p->n_rules - b->p->n_deny;
     char when[POLICY_TIME_MAX];
+    bool drops = false;
 
     for (size_t i = 0; i < b->p->n_deny; i++)
         lint_deny(b, i);
-    for (size_t i = 0; i < n_allow; i++)
+    for (size_t i = 0; i < n_allow; i++) {
         lint_allow(b, i, &drop[b->p->n_deny + i]);
+        drops |= drop[b->p->n_deny + i];
+    }
     for (size_t i = 0; i < b->p->n_rules; i++) {
         const struct policy_rule *r = &b->p->rule[i];
 
@@ -156,4 +159,5 @@ void policy_lint(struct policy_build *b, bool *drop)
             build_rule_fault(b, true, r->list, r->number, "%.80s ended %s", r->text,
                              policy_time_print(r->expires_s, when));
     }
+    return drops;
 }

@@ -109,8 +109,8 @@ int rule_parse_domain(struct policy_build *b, const char *path, struct span text
         ret->is_wildcard = true;
         name = span_skip(text, 2);
     } else if (text.len > 1 && text.p[0] == '.') {
-        build_error(b, path, "%s begins with a dot: write \"*%s\"", log_qs(text),
-                    log_qs(text) + 1);
+        build_error(b, path, "%s begins with a dot: write a \"*\" before it",
+                    log_qs(text));
         return -1;
     }
     if (host_name_parse(name, ret->name) < 0) {
