@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -101,10 +102,25 @@ static int become_unprivileged(struct sandbox_seed *s, struct err *e)
     return tie_again(s->life, e);
 }
 
+/* /dev/stdout opens the pipe anew, which its mode then must allow to the ids inside. Files and
+ * terminals stay the caller's. */
+static void give_pipes(uint32_t first_id)
+{
+    struct statfs st;
+    int fd;
+
+    for (fd = 0; fd <= 2; fd++)
+        if (fstatfs(fd, &st) == 0 && st.f_type == PIPEFS_MAGIC)
+            (void)!fchown(fd, first_id,
+                          first_id); /* without it only /dev/stdout is closed */
+}
+
 static int prepare(struct sandbox_seed *s, struct err *e)
 {
     if (tie_again(s->life, e) < 0)
         return -1;
+    if (s->conf->first_id)
+        give_pipes(s->conf->first_id);
     if (unshare(CLONE_NEWNS) < 0)
         return err_sys(e, "make a mount namespace");
     if (sandbox_mounts(s->conf, e) < 0)
