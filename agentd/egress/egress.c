@@ -19,9 +19,19 @@ static const struct {
 } commands[] = {
     {"check", cmd_check, "FILE|PRESET"},
     {"explain", cmd_explain, "--policy FILE|PRESET TARGET..."},
+    {"run", cmd_run,
+     "--policy FILE|PRESET [--name ID] [--audit FILE] [--bind PATH]... [--up] -- "
+     "COMMAND..."},
+    {"serve", cmd_serve, "[--socket PATH] [--audit FILE]"},
+    {"attach", cmd_attach,
+     "--policy FILE|PRESET (--pid N | --netns PATH) [--iface VETH] [--name ID]"},
+    {"detach", cmd_detach, "--name ID"},
+    {"status", cmd_status, "[--name ID] [--json]"},
+    {"reload", cmd_reload, "--name ID --policy FILE|PRESET"},
     {"registries", cmd_registries, ""},
     {"runtime", cmd_runtime,
      "[--policy FILE] [--tier TIER] [--runtime PATH] RUNTIME-ARGUMENTS..."},
+    {"guard", cmd_guard, NULL},
 };
 
 enum {

@@ -283,12 +283,17 @@ static int watch(struct run *r, struct err *e)
 {
     static const int wanted[] = {SIGTERM, SIGINT,  SIGHUP,  SIGQUIT,
                                  SIGUSR1, SIGUSR2, SIGTSTP, SIGWINCH};
+    static const int terminals[] = {SIGINT, SIGHUP, SIGQUIT, SIGTSTP};
     sigset_t set;
     size_t i;
 
     (void)sigemptyset(&set);
     for (i = 0; i < COUNT_OF(wanted); i++)
         (void)sigaddset(&set, wanted[i]);
+    /* Blocked signals are told even where they are ignored; the guard, which is in our group and
+     * unblocks all, inherits that a terminal's are not for it. */
+    for (i = 0; i < COUNT_OF(terminals); i++)
+        (void)signal(terminals[i], SIG_IGN); /* fails only for wrong numbers */
     r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (r->signals < 0 || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
         return err_sys(e, "watch for signals");
