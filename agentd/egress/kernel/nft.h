@@ -56,6 +56,7 @@ struct nft_sandbox {
     uint8_t mac[6], gateway_mac[6];
     struct ip_addr addr[8]; /* its addresses; its link-local one too */
     unsigned n_addr;
+    struct ip_addr gateway4; /* whom alone it may ask for by ARP; family 0: anybody */
 };
 
 struct nft_pin {
@@ -80,6 +81,10 @@ int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e);
 int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_pins,
             struct err *e);
 int nft_uninstall(struct nft *n, struct err *e);
+/** nft_install() and nft_sandbox_set() of all of them in one batch: after a start, or when somebody broke the
+ *  table, so that there is no moment without rules. Pins, counters and quotas begin anew. */
+int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
+                size_t n_sandboxes, struct err *e);
 
 struct nft_counts {
     uint64_t refused_packets, refused_bytes, guarded_packets, guarded_bytes;

@@ -1,0 +1,666 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The netlink socket: a batch out, its answers in; dumps.
+ *
+ * A batch must be one datagram, so the send buffer must hold it: SO_SNDBUFFORCE is for CAP_NET_ADMIN of the first user
+ * namespace only, others get twice net.core.wmem_max. Only the last message asks for an acknowledgement:
+ * errors come unasked, with the sequence number of their message, before it. An error that the receive buffer had no
+ * room for (ENOBUFS) is an error all the same: one acknowledgement always fits.
+ */
+#include "agentd/egress/kernel/nft_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libmnl/libmnl.h>
+#include <libnftnl/chain.h>
+#include <libnftnl/common.h>
+#include <libnftnl/expr.h>
+#include <libnftnl/object.h>
+#include <libnftnl/rule.h>
+#include <libnftnl/set.h>
+#include <libnftnl/table.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "common/mem.h"
+
+enum {
+    RECV_BUF = 1 << 20,
+    DUMP_TRIES = 20,
+    EXPR_TEXT_MAX = 1024,
+};
+
+static struct nlmsghdr *message_at(const void *p)
+{
+    return (struct nlmsghdr *)(uintptr_t)p;
+}
+
+/* -- opening ------------------------------------------------------------------------------------ */
+
+static int set_up(struct nft_link *l, struct err *e)
+{
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK};
+    struct timeval wait = {.tv_sec = NFT_LINK_MS / 1000};
+    socklen_t len = sizeof(a);
+    int one = 1, size = RECV_BUF, flags = fcntl(l->fd, F_GETFL);
+
+    if (flags < 0 || fcntl(l->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+        return err_sys(e, "netlink socket");
+    /* Bound already is fine: only the address counts. */
+    if (bind(l->fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno != EINVAL)
+        return err_sys(e, "bind a netlink socket");
+    if (getsockname(l->fd, (struct sockaddr *)&a, &len) < 0 || a.nl_family != AF_NETLINK)
+        return err_sys(e, "ask for a netlink socket's address");
+    l->port = a.nl_pid;
+    if (setsockopt(l->fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) < 0 ||
+        setsockopt(l->fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) < 0)
+        return err_sys(e, "set a netlink socket's deadline");
+    /* Texts and short answers are a comfort that old kernels lack. */
+    (void)setsockopt(l->fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof(one));
+    (void)setsockopt(l->fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
+    if (setsockopt(l->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
+        (void)setsockopt(l->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    return 0;
+}
+
+int link_open(struct nft_link *l, int *take_fd, struct err *e)
+{
+    *l = (struct nft_link){.fd = *take_fd, .seq = 1};
+    *take_fd = -1;
+    l->in = mem_alloc(NFT_LINK_IN);
+    if (l->in == NULL) {
+        link_done(l);
+        return err_set(e, ERR_NOMEM, "no memory for a netlink socket");
+    }
+    if (set_up(l, e) == 0)
+        return 0;
+    link_done(l);
+    return -1;
+}
+
+void link_done(struct nft_link *l)
+{
+    if (l->fd >= 0)
+        (void)close(l->fd);
+    mem_free(l->in);
+    *l = (struct nft_link){.fd = -1};
+}
+
+/* -- a batch ------------------------------------------------------------------------------------- */
+
+void link_begin(struct nft_link *l, struct nft_batch *b, const char *table)
+{
+    batch_reset(b, table, l->seq);
+    batch_begin(b);
+}
+
+/* The send buffer as large as this batch. The kernel counts its own overhead in it, too. */
+static int make_room(struct nft_link *l, size_t len, struct err *e)
+{
+    int size = len > INT32_MAX / 4 ? INT32_MAX / 4 : (int)len + 4096, got = 0;
+    socklen_t n = sizeof(got);
+
+    if (len <= l->send_max)
+        return 0;
+    if (setsockopt(l->fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0 &&
+        setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) < 0)
+        return err_sys(e, "set a netlink socket's send buffer");
+    if (getsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &got, &n) < 0)
+        return err_sys(e, "ask for a netlink socket's send buffer");
+    l->send_max = got > 64 ? (size_t)got - 64 : 0;
+    if (len > l->send_max)
+        return err_set(
+            e, ERR_LIMIT,
+            "the rules take %zu bytes, and the kernel takes at most %zu at once from "
+            "this user (net.core.wmem_max)",
+            len, l->send_max);
+    return 0;
+}
+
+/* An attribute of a message, after `offset` bytes of fixed head; NULL: it has none of these. */
+static const struct nlattr *attr_of(const struct nlmsghdr *m, size_t offset,
+                                    uint16_t type)
+{
+    const struct nlattr *a = mnl_nlmsg_get_payload_offset(m, offset);
+    const char *end = mnl_nlmsg_get_payload_tail(m);
+
+    for (; mnl_attr_ok(a, (int)(end - (const char *)a)); a = mnl_attr_next(a))
+        if (mnl_attr_get_type(a) == type)
+            return a;
+    return NULL;
+}
+
+static void text_of(const struct nlmsghdr *m, uint16_t type, char *out, size_t cap)
+{
+    const struct nlattr *a = attr_of(m, sizeof(struct nfgenmsg), type);
+
+    out[0] = '\0';
+    if (a != NULL && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
+        (void)snprintf(out, cap, "%s", mnl_attr_get_str(a));
+}
+
+static void comment_of(const struct nlmsghdr *m, char *out, size_t cap)
+{
+    const struct nlattr *a = attr_of(m, sizeof(struct nfgenmsg), NFTA_RULE_USERDATA);
+
+    if (a != NULL && mnl_attr_get_payload_len(a) > 2)
+        (void)snprintf(out, cap, " (%s)", (char *)mnl_attr_get_payload(a) + 2);
+}
+
+/* "add rule in s1 (floor)". Of our own messages only. */
+static void message_name(const struct nlmsghdr *m, char *out, size_t cap)
+{
+    static const struct {
+        uint16_t type, name;
+        const char *what;
+    } row[] = {
+        {NFT_MSG_NEWTABLE, NFTA_TABLE_NAME, "add table"},
+        {NFT_MSG_DELTABLE, NFTA_TABLE_NAME, "delete table"},
+        {NFT_MSG_NEWCHAIN, NFTA_CHAIN_NAME, "add chain"},
+        {NFT_MSG_DELCHAIN, NFTA_CHAIN_NAME, "delete chain"},
+        {NFT_MSG_NEWRULE, NFTA_RULE_CHAIN, "add a rule to"},
+        {NFT_MSG_DELRULE, NFTA_RULE_CHAIN, "flush chain"},
+        {NFT_MSG_NEWSET, NFTA_SET_NAME, "add set"},
+        {NFT_MSG_DELSET, NFTA_SET_NAME, "delete set"},
+        {NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET, "add elements to"},
+        {NFT_MSG_DELSETELEM, NFTA_SET_ELEM_LIST_SET, "delete elements of"},
+        {NFT_MSG_NEWOBJ, NFTA_OBJ_NAME, "add object"},
+        {NFT_MSG_DELOBJ, NFTA_OBJ_NAME, "delete object"},
+    };
+    char name[64], why[140] = "";
+
+    for (size_t i = 0; i < COUNT_OF(row); i++) {
+        if (m->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | row[i].type))
+            continue;
+        text_of(m, row[i].name, name, sizeof(name));
+        if (row[i].type == NFT_MSG_NEWRULE)
+            comment_of(m, why, sizeof(why));
+        (void)snprintf(out, cap, "%s %s%s", row[i].what, name, why);
+        return;
+    }
+    (void)snprintf(out, cap, "change the rules");
+}
+
+static const struct nlmsghdr *find_seq(const struct nft_batch *b, uint32_t seq)
+{
+    const struct nlmsghdr *m = message_at(b->bytes.p);
+    int left = (int)b->bytes.len;
+
+    for (; mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left))
+        if (m->nlmsg_seq == seq)
+            return m;
+    return NULL;
+}
+
+/* An answer that is an error, in words. */
+static int refused(const struct nft_batch *b, const struct nlmsghdr *m, struct err *e)
+{
+    const struct nlmsgerr *r = mnl_nlmsg_get_payload(m);
+    const struct nlmsghdr *ours = find_seq(b, m->nlmsg_seq);
+    char what[120] = "change the rules", why[120] = "";
+    const struct nlattr *a = NULL;
+
+    if (ours != NULL)
+        message_name(ours, what, sizeof(what));
+    if (m->nlmsg_flags & NLM_F_ACK_TLVS && m->nlmsg_flags & NLM_F_CAPPED)
+        a = attr_of(m, sizeof(*r), NLMSGERR_ATTR_MSG);
+    if (a != NULL && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
+        (void)snprintf(why, sizeof(why), " (%s)", mnl_attr_get_str(a));
+    return err_set_at(e, ERR_SYS, -r->error, ERR_WHERE, "nftables: %s: %s%s", what,
+                      strerror(-r->error), why);
+}
+
+/* One datagram of answers: 1 acknowledged, 0 nothing decided, -1 refused. */
+static int answers(const struct nft_batch *b, const uint8_t *p, size_t len, struct err *e)
+{
+    const struct nlmsghdr *m = message_at(p);
+    uint32_t first = message_at(b->bytes.p)->nlmsg_seq;
+    int left = (int)len;
+
+    for (; mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left)) {
+        const struct nlmsgerr *r = mnl_nlmsg_get_payload(m);
+
+        if (m->nlmsg_type != NLMSG_ERROR || m->nlmsg_seq - first >= b->seq - first ||
+            mnl_nlmsg_get_payload_len(m) < sizeof(*r))
+            continue;
+        if (r->error != 0)
+            return refused(b, m, e);
+        if (m->nlmsg_seq == b->seq - 2) /* the last one, before the batch's end */
+            return 1;
+    }
+    return 0;
+}
+
+static int sent_to_kernel(struct nft_link *l, const void *p, size_t len, struct err *e)
+{
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    ssize_t n;
+
+    do
+        n = sendto(l->fd, p, len, 0, (struct sockaddr *)&kernel, sizeof(kernel));
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return err_sys(e, "nftables: send %zu bytes of rules", len);
+    return (size_t)n == len ? 0 : err_set(e, ERR_PROTO, "nftables: rules sent in part");
+}
+
+/* The next datagram from the kernel itself; its length, or -1. */
+static ssize_t take(struct nft_link *l, int flags, struct err *e)
+{
+    struct sockaddr_nl from = {0};
+    socklen_t len = sizeof(from);
+    ssize_t n;
+
+    for (;;) {
+        n = recvfrom(l->fd, l->in, NFT_LINK_IN, flags, (struct sockaddr *)&from, &len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return err_set(e, ERR_TIMEOUT, "nftables: no answer within %d ms",
+                           NFT_LINK_MS);
+        if (n < 0 && errno == ENOBUFS)
+            return err_sys(
+                e, "nftables: refused, with more errors than fit a socket's buffer");
+        if (n < 0)
+            return err_sys(e, "nftables: read the answer");
+        if (from.nl_pid == 0)
+            return n;
+    }
+}
+
+/* Answers that nobody waited for, of a batch before. */
+static void drain(struct nft_link *l)
+{
+    while (recv(l->fd, l->in, NFT_LINK_IN, MSG_DONTWAIT) >= 0 || errno == ENOBUFS ||
+           errno == EINTR)
+        ;
+}
+
+int link_commit(struct nft_link *l, struct nft_batch *b, struct err *e)
+{
+    int rc = 0;
+
+    batch_end(b);
+    l->seq = b->seq;
+    if (b->is_failed)
+        return err_set(e, ERR_NOMEM, "no memory for the rules, or over %d bytes of them",
+                       NFT_BATCH_MAX);
+    if (make_room(l, b->bytes.len, e) < 0 ||
+        sent_to_kernel(l, b->bytes.p, b->bytes.len, e) < 0)
+        return -1;
+    while (rc == 0) {
+        ssize_t n = take(l, 0, e);
+
+        rc = n < 0 ? -1 : answers(b, l->in, (size_t)n, e);
+    }
+    if (rc < 0)
+        drain(l);
+    return rc < 0 ? -1 : 0;
+}
+
+/* -- what messages say ---------------------------------------------------------------------------- */
+
+static int add_hex(struct buf *out, const uint8_t *p, size_t n)
+{
+    int rc = buf_adds(out, " ");
+
+    for (size_t i = 0; i < n && rc == 0; i++)
+        rc = buf_addf(out, "%02x", p[i]);
+    return rc;
+}
+
+static int expr_text(struct nftnl_expr *x, void *arg)
+{
+    struct buf *out = arg;
+    char text[EXPR_TEXT_MAX];
+    int n = nftnl_expr_snprintf(text, sizeof(text), x, NFTNL_OUTPUT_DEFAULT, 0);
+
+    /* Callbacks of libnftnl end the walk at -1. */
+    return n < 0 || buf_addf(out, " [%s %.*s]", nftnl_expr_get_str(x, NFTNL_EXPR_NAME),
+                             (int)sizeof(text), text) < 0
+               ? -1
+               : 0;
+}
+
+static int rule_text(const struct nlmsghdr *m, const char *family, struct buf *out)
+{
+    struct nftnl_rule *r = nftnl_rule_alloc();
+    int rc = r == NULL ? -1 : nftnl_rule_nlmsg_parse(m, r);
+
+    if (rc >= 0)
+        rc = buf_addf(out, "rule %s %s\t", family,
+                      nftnl_rule_get_str(r, NFTNL_RULE_CHAIN));
+    if (rc >= 0)
+        rc = nftnl_expr_foreach(r, expr_text, out);
+    if (rc >= 0)
+        rc = buf_adds(out, "\n");
+    if (r != NULL)
+        nftnl_rule_free(r);
+    return rc < 0 ? -1 : 0;
+}
+
+static int chain_text(const struct nlmsghdr *m, const char *family, struct buf *out)
+{
+    struct nftnl_chain *c = nftnl_chain_alloc();
+    int rc = c == NULL ? -1 : nftnl_chain_nlmsg_parse(m, c);
+
+    if (rc >= 0)
+        rc = buf_addf(out, "chain %s %s\t", family,
+                      nftnl_chain_get_str(c, NFTNL_CHAIN_NAME));
+    if (rc >= 0 && nftnl_chain_is_set(c, NFTNL_CHAIN_HOOKNUM))
+        rc = buf_addf(out, "hook %u priority %d policy %u",
+                      nftnl_chain_get_u32(c, NFTNL_CHAIN_HOOKNUM),
+                      nftnl_chain_get_s32(c, NFTNL_CHAIN_PRIO),
+                      nftnl_chain_get_u32(c, NFTNL_CHAIN_POLICY));
+    if (rc >= 0 && nftnl_chain_is_set(c, NFTNL_CHAIN_DEV))
+        rc = buf_addf(out, " device %s", nftnl_chain_get_str(c, NFTNL_CHAIN_DEV));
+    if (rc >= 0)
+        rc = buf_adds(out, "\n");
+    if (c != NULL)
+        nftnl_chain_free(c);
+    return rc < 0 ? -1 : 0;
+}
+
+static int table_text(const struct nlmsghdr *m, const char *family, struct buf *out)
+{
+    struct nftnl_table *t = nftnl_table_alloc();
+    int rc = t == NULL ? -1 : nftnl_table_nlmsg_parse(m, t);
+
+    if (rc >= 0) /* flag 1: dormant, that is, switched off */
+        rc = buf_addf(out, "table %s %s\tflags %u\n", family,
+                      nftnl_table_get_str(t, NFTNL_TABLE_NAME),
+                      nftnl_table_get_u32(t, NFTNL_TABLE_FLAGS));
+    if (t != NULL)
+        nftnl_table_free(t);
+    return rc < 0 ? -1 : 0;
+}
+
+static int set_text(const struct nlmsghdr *m, const char *family, struct buf *out)
+{
+    struct nftnl_set *s = nftnl_set_alloc();
+    int rc = s == NULL ? -1 : nftnl_set_nlmsg_parse(m, s);
+
+    if (rc >= 0)
+        rc = buf_addf(out, "set %s %s\tflags %u key %u size %u timeout %llu\n", family,
+                      nftnl_set_get_str(s, NFTNL_SET_NAME),
+                      nftnl_set_get_u32(s, NFTNL_SET_FLAGS),
+                      nftnl_set_get_u32(s, NFTNL_SET_KEY_LEN),
+                      nftnl_set_get_u32(s, NFTNL_SET_DESC_SIZE),
+                      (unsigned long long)nftnl_set_get_u64(s, NFTNL_SET_TIMEOUT));
+    if (s != NULL)
+        nftnl_set_free(s);
+    return rc < 0 ? -1 : 0;
+}
+
+struct elem_lines {
+    struct buf *out;
+    const char *family, *set;
+};
+
+static int elem_text(struct nftnl_set_elem *x, void *arg)
+{
+    struct elem_lines *l = arg;
+    uint32_t len = 0;
+    const uint8_t *p = nftnl_set_elem_get(x, NFTNL_SET_ELEM_KEY, &len);
+    int rc = buf_addf(l->out, "element %s %s\t", l->family, l->set);
+
+    if (rc == 0 && p != NULL)
+        rc = add_hex(l->out, p, len);
+    p = nftnl_set_elem_get(x, NFTNL_SET_ELEM_KEY_END, &len);
+    if (rc == 0 && p != NULL)
+        rc = add_hex(l->out, p, len);
+    if (rc == 0)
+        rc = buf_addf(l->out, " %u", nftnl_set_elem_get_u32(x, NFTNL_SET_ELEM_FLAGS));
+    if (rc == 0 && nftnl_set_elem_is_set(x, NFTNL_SET_ELEM_CHAIN))
+        rc = buf_addf(l->out, " %s", nftnl_set_elem_get_str(x, NFTNL_SET_ELEM_CHAIN));
+    return rc == 0 ? buf_adds(l->out, "\n") : -1;
+}
+
+static bool is_changing(const char *set)
+{
+    return set == NULL || strcmp(set, NFT_SET_PIN4) == 0 ||
+           strcmp(set, NFT_SET_PIN6) == 0 || strcmp(set, "told") == 0;
+}
+
+static int elems_text(const struct nlmsghdr *m, const char *family, struct buf *out)
+{
+    struct nftnl_set *s = nftnl_set_alloc();
+    int rc = s == NULL ? -1 : nftnl_set_elems_nlmsg_parse(m, s);
+    struct elem_lines l = {out, family, NULL};
+
+    if (rc >= 0) {
+        l.set = nftnl_set_get_str(s, NFTNL_SET_NAME);
+        if (!is_changing(l.set))
+            rc = nftnl_set_elem_foreach(s, elem_text, &l);
+    }
+    if (s != NULL)
+        nftnl_set_free(s);
+    return rc < 0 ? -1 : 0;
+}
+
+static int object_text(const struct nlmsghdr *m, const char *family, struct buf *out)
+{
+    struct nftnl_obj *o = nftnl_obj_alloc();
+    int rc = o == NULL ? -1 : nftnl_obj_nlmsg_parse(m, o);
+
+    if (rc >= 0)
+        rc = buf_addf(out, "object %s %s\ttype %u", family,
+                      nftnl_obj_get_str(o, NFTNL_OBJ_NAME),
+                      nftnl_obj_get_u32(o, NFTNL_OBJ_TYPE));
+    if (rc >= 0 && nftnl_obj_is_set(o, NFTNL_OBJ_QUOTA_BYTES))
+        rc = buf_addf(out, " bytes %llu",
+                      (unsigned long long)nftnl_obj_get_u64(o, NFTNL_OBJ_QUOTA_BYTES));
+    if (rc >= 0)
+        rc = buf_adds(out, "\n");
+    if (o != NULL)
+        nftnl_obj_free(o);
+    return rc < 0 ? -1 : 0;
+}
+
+static int message_text(const struct nlmsghdr *m, struct buf *out)
+{
+    static const struct {
+        uint16_t type;
+        int (*text)(const struct nlmsghdr *m, const char *family, struct buf *out);
+    } row[] = {
+        {NFT_MSG_NEWTABLE, table_text},   {NFT_MSG_NEWCHAIN, chain_text},
+        {NFT_MSG_NEWRULE, rule_text},     {NFT_MSG_NEWSET, set_text},
+        {NFT_MSG_NEWSETELEM, elems_text}, {NFT_MSG_NEWOBJ, object_text},
+    };
+    const struct nfgenmsg *g = mnl_nlmsg_get_payload(m);
+
+    if (mnl_nlmsg_get_payload_len(m) < sizeof(*g))
+        return 0;
+    for (size_t i = 0; i < COUNT_OF(row); i++)
+        if (m->nlmsg_type == (NFNL_SUBSYS_NFTABLES << 8 | row[i].type))
+            return row[i].text(m, g->nfgen_family == NFPROTO_NETDEV ? "netdev" : "inet",
+                               out);
+    return 0;
+}
+
+int link_expected(const struct nft_batch *b, struct buf *out, struct err *e)
+{
+    const struct nlmsghdr *m = message_at(b->bytes.p);
+    int left = (int)b->bytes.len;
+
+    if (b->is_failed)
+        return err_set(e, ERR_NOMEM, "no memory to verify the rules");
+    for (; mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left))
+        if (message_text(m, out) < 0)
+            return err_set(e, ERR_NOMEM, "no memory to verify the rules");
+    return 0;
+}
+
+/* -- dumps ----------------------------------------------------------------------------------------- */
+
+struct dump {
+    struct nft_link *l;
+    const char *table;
+    uint8_t family;
+    struct buf *out;
+    struct buf *sets; /* names met, each with its NUL */
+    int gen;          /* the rules' generation, 16 bits; -1: none yet */
+    bool is_torn;     /* they changed meanwhile: again */
+};
+
+static int dump_message(struct dump *d, const struct nlmsghdr *m, struct err *e)
+{
+    const struct nfgenmsg *g = mnl_nlmsg_get_payload(m);
+    char name[64];
+
+    if (mnl_nlmsg_get_payload_len(m) < sizeof(*g))
+        return err_set(e, ERR_PROTO, "nftables: a message of a dump is cut");
+    if (m->nlmsg_flags & NLM_F_DUMP_INTR || (d->gen >= 0 && d->gen != ntohs(g->res_id)))
+        d->is_torn = true;
+    d->gen = ntohs(g->res_id);
+    /* NFTA_*_TABLE is 1 in every kind of message, the table's own name too. */
+    text_of(m, NFTA_CHAIN_TABLE, name, sizeof(name));
+    if (g->nfgen_family != d->family || strcmp(name, d->table) != 0)
+        return 0;
+    if (m->nlmsg_type == (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSET)) {
+        text_of(m, NFTA_SET_NAME, name, sizeof(name));
+        if (!is_changing(name) && buf_add(d->sets, name, strlen(name) + 1) < 0)
+            return err_set(e, ERR_NOMEM, "no memory to verify the rules");
+    }
+    if (message_text(m, d->out) < 0)
+        return err_set(e, ERR_NOMEM, "no memory to verify the rules");
+    return 0;
+}
+
+/* 1: the dump is over. */
+static int dump_some(struct dump *d, size_t len, uint32_t seq, struct err *e)
+{
+    const struct nlmsghdr *m = message_at(d->l->in);
+    int left = (int)len;
+
+    for (; mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left)) {
+        const struct nlmsgerr *r = mnl_nlmsg_get_payload(m);
+
+        if (m->nlmsg_seq != seq)
+            continue;
+        if (m->nlmsg_flags & NLM_F_DUMP_INTR)
+            d->is_torn = true;
+        if (m->nlmsg_type == NLMSG_DONE)
+            return 1;
+        if (m->nlmsg_type == NLMSG_ERROR && r->error == -EINTR) {
+            d->is_torn = true;
+            return 1;
+        }
+        if (m->nlmsg_type == NLMSG_ERROR && r->error == -ENOENT)
+            return 1; /* no such table, no such set: nothing is what there is */
+        if (m->nlmsg_type == NLMSG_ERROR)
+            return err_set_at(e, ERR_SYS, -r->error, ERR_WHERE, "nftables: dump: %s",
+                              strerror(-r->error));
+        if (dump_message(d, m, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int dump_kind(struct dump *d, uint16_t type, const char *set, struct err *e)
+{
+    char request[256];
+    struct nlmsghdr *m =
+        nftnl_nlmsg_build_hdr(request, type, d->family, NLM_F_DUMP, d->l->seq++);
+    uint32_t seq = m->nlmsg_seq;
+    int rc = 0;
+
+    if (type != NFT_MSG_GETTABLE)
+        mnl_attr_put_strz(m, NFTA_CHAIN_TABLE, d->table);
+    if (set != NULL)
+        mnl_attr_put_strz(m, NFTA_SET_ELEM_LIST_SET, set);
+    if (sent_to_kernel(d->l, m, m->nlmsg_len, e) < 0)
+        return -1;
+    while (rc == 0) {
+        ssize_t n = take(d->l, 0, e);
+
+        rc = n < 0 ? -1 : dump_some(d, (size_t)n, seq, e);
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+static int dump_family(struct dump *d, struct err *e)
+{
+    static const uint16_t kinds[] = {NFT_MSG_GETTABLE, NFT_MSG_GETCHAIN, NFT_MSG_GETRULE,
+                                     NFT_MSG_GETSET, NFT_MSG_GETOBJ};
+    const char *set;
+
+    d->sets->len = 0;
+    for (size_t i = 0; i < COUNT_OF(kinds); i++)
+        if (dump_kind(d, kinds[i], NULL, e) < 0)
+            return -1;
+    for (size_t at = 0; at < d->sets->len; at += strlen(set) + 1) {
+        set = (const char *)d->sets->p + at;
+        if (dump_kind(d, NFT_MSG_GETSETELEM, set, e) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int link_dump(struct nft_link *l, const char *table, bool has_netdev, struct buf *out,
+              struct err *e)
+{
+    AUTO(buf_done)
+    struct buf sets = BUF_INIT;
+
+    drain(l);
+    for (int i = 0; i < DUMP_TRIES; i++) {
+        struct dump d = {l, table, NFPROTO_INET, out, &sets, -1, false};
+
+        out->len = 0;
+        if (dump_family(&d, e) < 0)
+            return -1;
+        d.family = NFPROTO_NETDEV;
+        if (has_netdev && dump_family(&d, e) < 0)
+            return -1;
+        if (!d.is_torn)
+            return 0;
+    }
+    return err_set(e, ERR_TIMEOUT,
+                   "nftables: the rules change faster than they are read");
+}
+
+int link_counter(struct nft_link *l, const char *table, const char *name,
+                 uint64_t *ret_packets, uint64_t *ret_bytes, struct err *e)
+{
+    char request[256];
+    struct nlmsghdr *m =
+        nftnl_nlmsg_build_hdr(request, NFT_MSG_GETOBJ, NFPROTO_INET, 0, l->seq++);
+    struct nftnl_obj *o;
+    uint32_t seq = m->nlmsg_seq;
+    ssize_t n;
+
+    mnl_attr_put_strz(m, NFTA_OBJ_TABLE, table);
+    mnl_attr_put_strz(m, NFTA_OBJ_NAME, name);
+    mnl_attr_put_u32(m, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_COUNTER));
+    drain(l);
+    if (sent_to_kernel(l, m, m->nlmsg_len, e) < 0)
+        return -1;
+    n = take(l, 0, e);
+    if (n < 0)
+        return -1;
+    m = message_at(l->in);
+    if (!mnl_nlmsg_ok(m, (int)n) || m->nlmsg_seq != seq)
+        return err_set(e, ERR_PROTO, "nftables: an answer that was not asked for");
+    if (m->nlmsg_type == NLMSG_ERROR) {
+        const struct nlmsgerr *r = mnl_nlmsg_get_payload(m);
+
+        return err_set_at(e, r->error == -ENOENT ? ERR_NOTFOUND : ERR_SYS, -r->error,
+                          ERR_WHERE, "nftables: read counter %s: %s", name,
+                          strerror(-r->error));
+    }
+    o = nftnl_obj_alloc();
+    if (o == NULL || nftnl_obj_nlmsg_parse(m, o) < 0) {
+        if (o != NULL)
+            nftnl_obj_free(o);
+        return err_set(e, ERR_NOMEM, "no memory for a counter");
+    }
+    *ret_packets = nftnl_obj_get_u64(o, NFTNL_OBJ_CTR_PKTS);
+    *ret_bytes = nftnl_obj_get_u64(o, NFTNL_OBJ_CTR_BYTES);
+    nftnl_obj_free(o);
+    return 0;
+}
