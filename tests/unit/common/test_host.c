@@ -141,6 +141,74 @@ static void ports_are_plain_decimals(void **state)
         assert_int_equal(host_port_parse(span_str(bad[i])), 0);
 }
 
+static void names_by_themselves_are_strict(void **state)
+{
+    static const char *const good[][2] = {
+        {"Example.COM.", "example.com"},
+        {"localhost", "localhost"},
+        {"xn--bcher-kva.example", "xn--bcher-kva.example"},
+        {"3com.com", "3com.com"},
+        {"1.2.3.com", "1.2.3.com"},
+        {"r3---sn-x.example", "r3---sn-x.example"},
+        {L63 ".example", L63 ".example"},
+        {N252 "g.", N252 "g"},
+    };
+    static const struct {
+        const char *text;
+        size_t len;
+    } bad[] = {
+        {TEXT("")},
+        {TEXT(".")},
+        {TEXT("..")},
+        {TEXT("a..b")},
+        {TEXT(".a")},
+        {TEXT("a.b..")},
+        {TEXT("a\0.b")},
+        {TEXT("a.b\0")},
+        {TEXT("a_b.c")},
+        {TEXT("_dmarc.a.b")},
+        {TEXT("a b")},
+        {TEXT("a.b:443")},
+        {TEXT("[a.b]")},
+        {TEXT("[::1]")},
+        {TEXT("::1")},
+        {TEXT("1.2.3.4")},
+        {TEXT("1.2.3.4.")},
+        {TEXT("127.1")},
+        {TEXT("0x7f.1")},
+        {TEXT("2130706433")},
+        {TEXT("a.0x7F000001")},
+        {TEXT("a.1")},
+        {TEXT("0177.0.0.1")},
+        {TEXT("b\xc3\xbc"
+              "cher.example")},
+        {TEXT("-a.b")},
+        {TEXT("a-.b")},
+        {TEXT("a.-b")},
+        {TEXT("a.b-")},
+        {TEXT("a/b")},
+        {TEXT("a%2e.b")},
+        {TEXT("*.a.b")},
+        {TEXT("a.b\n")},
+        {TEXT(" a.b")},
+        {TEXT(L63 "h.example")},
+        {TEXT(N252 "gh")},
+    };
+    char name[HOST_MAX + 1] = "untouched";
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(bad); i++) {
+        if (host_name_parse(span_of(bad[i].text, bad[i].len), name) == 0)
+            fail_msg("%s", bad[i].text);
+        assert_string_equal(name, "untouched");
+    }
+    assert_int_equal(host_name_parse(span_of(NULL, 0), name), -1);
+    for (size_t i = 0; i < COUNT_OF(good); i++) {
+        assert_int_equal(host_name_parse(span_str(good[i][0]), name), 0);
+        assert_string_equal(name, good[i][1]);
+    }
+}
+
 static void ids_are_folded_and_bounded(void **state)
 {
     static const char *const bad[] = {"",    "-a",  "a-",   "a--b", ID40 "e", "a.b",
@@ -285,6 +353,7 @@ int main(void)
         cmocka_unit_test(good_authorities_are_canonical),
         cmocka_unit_test(bad_authorities_are_refused),
         cmocka_unit_test(ports_are_plain_decimals),
+        cmocka_unit_test(names_by_themselves_are_strict),
         cmocka_unit_test(ids_are_folded_and_bounded),
         cmocka_unit_test(labels_are_routed),
         cmocka_unit_test(the_control_host_may_be_under_the_domain_or_absent),
