@@ -17,18 +17,18 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *usage; /* NULL: not for people */
 } commands[] = {
-    {"check", cmd_check, "FILE|PRESET"},
-    {"explain", cmd_explain, "--policy FILE|PRESET TARGET..."},
     {"run", cmd_run,
-     "--policy FILE|PRESET [--name ID] [--audit FILE] [--bind PATH]... [--up] -- "
-     "COMMAND..."},
+     "--policy FILE [--name ID] [--audit FILE] [--bind PATH]... [--up] -- COMMAND..."},
     {"serve", cmd_serve, "[--socket PATH] [--audit FILE]"},
     {"attach", cmd_attach,
-     "--policy FILE|PRESET (--pid N | --netns PATH) [--iface VETH] [--name ID]"},
+     "--policy FILE (--pid N | --netns PATH) [--iface VETH] [--name ID]"},
     {"detach", cmd_detach, "--name ID"},
     {"status", cmd_status, "[--name ID] [--json]"},
-    {"reload", cmd_reload, "--name ID --policy FILE|PRESET"},
+    {"reload", cmd_reload, "--name ID --policy FILE"},
+    {"check", cmd_check, "FILE"},
+    {"explain", cmd_explain, "--policy FILE TARGET..."},
     {"registries", cmd_registries, ""},
+    {"hook", cmd_hook, "(an OCI createRuntime hook: the state on stdin)"},
     {"runtime", cmd_runtime,
      "[--policy FILE] [--tier TIER] [--runtime PATH] RUNTIME-ARGUMENTS..."},
     {"guard", cmd_guard, NULL},
