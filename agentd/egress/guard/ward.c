@@ -57,8 +57,8 @@ void ward_record_refusal(struct ward *w, struct audit_record *r)
     } else {
         r->kind = AUDIT_REFUSED;
         w->counts.refused++;
-        if (r->protocol == 0 && r->check != NULL)
-            r->protocol = IPPROTO_TCP;
+        if (r->by == NULL)
+            r->protocol = IPPROTO_TCP; /* all that is the guard's to refuse */
     }
     fill(w, r);
     audit_write(w->guard->audit, r);

@@ -53,8 +53,8 @@ void ward_decide(const struct ward *w, const struct target *t, struct verdict *r
                  bool *ret_would_refuse);
 /** A connection is made to t: in mode learn it is to be in the policy that is proposed. */
 void ward_learn(struct ward *w, const struct target *t);
-/** A refusal's record, with what the ward knows filled in: sandbox, policy, time, and kind, by,
- *  protocol where they are 0. (pid and comm 0 and uid UINT32_MAX are "not known".) Counts it. */
+/** A refusal's record, with what the ward knows filled in: sandbox, policy, time, and kind and by
+ *  where they are 0 (the guard's own is of TCP). (pid and comm 0 and uid UINT32_MAX are "not known".) Counts it. */
 void ward_record_refusal(struct ward *w, struct audit_record *r);
 /** The record of a connection at its end, the same way. */
 void ward_record_connection(struct ward *w, struct audit_record *r);
