@@ -321,7 +321,7 @@ bool flow_adopt(struct flow *f, const struct verdict *v, bool would_refuse)
     if (!limit)
         return true;
     flow_verdict(&no, VERDICT_LIMIT, "limit of allow rule %u \"%.100s\": %s",
-                 v->rule->number, v->rule->text, limit);
+                 v->rule->number + 1, v->rule->text, limit);
     no.rule = v->rule;
     flow_refuse(f, &no);
     return false;
