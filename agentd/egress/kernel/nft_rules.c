@@ -90,7 +90,7 @@ int plan_make(struct nft_plan *ret, const struct policy *p)
     /* The guard counts what connections carry, the kernel what the sandbox sends, with headers:
      * the spare leaves the exact end to the guard. */
     if (l->bytes > 0)
-        ret->quota = l->bytes > UINT64_MAX / 2 ? UINT64_MAX
+        ret->quota = l->bytes > INT64_MAX / 2 ? INT64_MAX
                                                : l->bytes + l->bytes / 8 + QUOTA_SPARE;
     if (rects_of_policy(&ret->allowed, p, NFT_TAKE_ALLOWED) < 0 ||
         rects_of_policy(&ret->denied, p, NFT_TAKE_DENIED) < 0 ||
@@ -524,29 +524,31 @@ static void base_guard(struct nft_batch *b, const struct nft_base *base)
     if (rects_disjoin(&r) < 0)
         b->is_failed = true;
     build_counter(b, "guard_refused");
+    build_chain(b, "guard", NULL, NULL);
     build_chain(b, "output",
                 &(struct nft_hook){NF_INET_LOCAL_OUT, PRIO_FILTER, false, NULL}, NULL);
+    /* Not "skuid != ... accept": a packet without a socket (an echo reply, a reset) matches neither. */
     rule_begin(b, "output");
     rule_meta(b, NFT_META_SKUID, R1);
-    rule_cmp32(b, NEQ, base->guard_uid);
-    end(b, NF_ACCEPT);
-    rule_begin(b, "output"); /* answers to sandboxes */
+    rule_cmp32(b, EQ, base->guard_uid);
+    go(b, "guard", NULL);
+    rule_begin(b, "guard"); /* answers to sandboxes */
     rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
     end(b, NF_ACCEPT);
     for (size_t i = 0; i < 2; i++) {
         rect_set(b, may[i], families[i]);
         put_rects(b, may[i], &r, families[i]);
         rect_set(b, nets[i], families[i]);
-        rule_begin(b, "output");
+        rule_begin(b, "guard");
         nfproto(b, families[i]);
         daddr_port_in(b, families[i], may[i], false);
         end(b, NF_ACCEPT);
-        rule_begin(b, "output");
+        rule_begin(b, "guard");
         daddr_in(b, families[i], i == 0 ? "floor4" : "floor6");
         rule_counter(b, "guard_refused");
         rule_reject(b, false);
         rule_end(b, NULL);
-        rule_begin(b, "output");
+        rule_begin(b, "guard");
         daddr_in(b, families[i], i == 0 ? "private4" : "private6");
         daddr_port_in(b, families[i], nets[i], true);
         rule_counter(b, "guard_refused");
@@ -996,7 +998,7 @@ void rules_sandbox(struct nft_batch *b, const struct nft_sandbox *s,
         x.set[i] = named(s->index, own_set[i]);
     build_counter(b, x.refused.s);
     build_counter(b, x.guarded.s);
-    build_quota(b, x.quota.s, p->quota > 0 ? p->quota : UINT64_MAX);
+    build_quota(b, x.quota.s, p->quota > 0 ? p->quota : INT64_MAX);
     build_chain(b, x.chain.s, NULL, s->name);
     build_chain_flush(b, x.chain.s);
     sandbox_sets(&x);
