@@ -384,6 +384,7 @@ int run_main(const struct run_conf *conf)
     struct netns *ns = NULL;
     struct err e = {0};
 
+    log_setup(false, LOG_WARN); /* stderr is COMMAND's; what happens is in the audit */
     if (prepare(&r, &e) < 0 || make_sandbox(&r, &ns, &e) < 0 || role_keeper(&e) < 0 ||
         keep(&r, &ns, &e) < 0)
         r.code = say(&e);
