@@ -9,10 +9,6 @@
  * Addresses are filtered when they arrive: each is decided with the name, so the floor, the
  * host's own addresses and denied networks are left out whatever the name server says. What
  * stands in the table has passed the policy that is in force: names_reload() sees to it.
- *
- * Under a wildcard whoever chooses names can send bytes out through the labels. Two caps make
- * that channel small: how many labels a wildcard stands for, and how many distinct names may be
- * asked in the sandbox's life. Names that were asked before keep working when it is reached.
  */
 #include "agentd/egress/guard/names.h"
 
@@ -20,6 +16,7 @@
 #include <string.h>
 
 #include "agentd/egress/guard/dns_ask.h"
+#include "agentd/egress/guard/learned.h"
 #include "common/crypto.h"
 #include "common/limits.h"
 #include "common/mem.h"
@@ -28,9 +25,7 @@ _Static_assert(NAMES_ADDRS_MAX == DNSMSG_ADDRS_MAX, "one bound");
 _Static_assert(NAMES_CHAIN_MAX == DNSMSG_CHAIN_MAX, "one bound");
 
 enum {
-    BUCKETS = 512,
-    KNOWN_FIRST = 64,   /* places of the set of learned names, doubled as it fills */
-    KNOWN_MAX = 1 << 20 /* whatever the policy says: 16 MiB */
+    BUCKETS = 512
 };
 
 struct half {
@@ -84,8 +79,7 @@ struct names {
     struct names_ask *asks;
     uint64_t seed[2];
     uint64_t servers; /* hash of what is asked, to see it change */
-    uint64_t *known;  /* hashes of names learned under wildcards; 0: free place */
-    size_t n_known, known_cap;
+    struct learned learned;
 };
 
 /* -- hashing: seeded, since the sandbox chooses the names ----------------------------------------- */
@@ -200,116 +194,31 @@ static struct entry *entry_new(struct names *n, const char *name, int family,
     return e;
 }
 
-/* -- caps under wildcards ----------------------------------------------------------------------- */
-
-static bool known_has(const struct names *n, uint64_t hash, size_t *ret_place)
-{
-    size_t i = hash & (n->known_cap - 1);
-
-    while (n->known[i] && n->known[i] != hash)
-        i = (i + 1) & (n->known_cap - 1);
-    *ret_place = i;
-    return n->known[i] == hash;
-}
-
-static int known_grow(struct names *n)
-{
-    size_t old_cap = n->known_cap, at;
-    uint64_t *old = n->known, *fresh;
-
-    if (2 * n->n_known < old_cap)
-        return 0;
-    fresh = mem_zalloc(old_cap ? 2 * old_cap : KNOWN_FIRST, sizeof(*fresh));
-    if (!fresh)
-        return -1;
-    n->known = fresh;
-    n->known_cap = old_cap ? 2 * old_cap : KNOWN_FIRST;
-    for (size_t i = 0; i < old_cap; i++)
-        if (old[i] && !known_has(n, old[i], &at))
-            n->known[at] = old[i];
-    mem_free(old);
-    return 0;
-}
-
-static size_t count_labels(const char *name)
-{
-    size_t n = 1;
-
-    for (; *name; name++)
-        n += *name == '.';
-    return n;
-}
-
-/* A rule that names just this, or a wildcard that stands for no more than `most` labels? Rare:
- * only asked before a refusal. */
-static bool another_rule_has(const struct policy *p, const char *name, int64_t now_s,
-                             uint32_t most)
-{
-    size_t n, len = strlen(name), labels = count_labels(name);
-    const struct policy_rule *r = policy_rules(p, &n);
-
-    for (; n > 0; n--, r++) {
-        size_t tail;
-
-        if (r->list != POLICY_ALLOW || r->is_net || !r->name ||
-            (r->expires_s && r->expires_s <= now_s))
-            continue;
-        tail = strlen(r->name);
-        if (!r->is_wildcard && strcmp(r->name, name) == 0)
-            return true;
-        if (r->is_wildcard && len > tail + 1 && name[len - tail - 1] == '.' &&
-            strcmp(name + len - tail, r->name) == 0 &&
-            labels - count_labels(r->name) <= most)
-            return true;
-    }
-    return false;
-}
-
-static void refuse(struct verdict *why, const struct policy_rule *r, const char *what,
-                   uint32_t most)
-{
-    *why = (struct verdict){.stage = VERDICT_LIMIT, .rule = r};
-    (void)snprintf(why->text, sizeof(why->text),
-                   "limit: more than %u %s allow rule %u \"%.120s\"", most, what,
-                   r->number, r->text);
-}
+/* -- the cap under wildcards -------------------------------------------------------------------- */
 
 /* May this name be asked upstream? 1 yes, 0 no (*why), -1 no memory. */
 static int may_ask(struct names *n, const char *name, uint64_t hash, struct verdict *why)
 {
-    const struct policy *p = n->ward->policy;
-    const struct policy_limits *limits = policy_limits(p);
+    uint32_t most = policy_limits(n->ward->policy)->names;
     struct target t = {.name = name, .protocol = IPPROTO_TCP};
-    uint32_t labels = limits->labels;
     const struct policy_rule *r;
     struct verdict v;
     bool would_refuse;
-    size_t at;
+    int rc;
 
     ward_decide(n->ward, &t, &v, &would_refuse);
     r = v.rule;
-    if (v.stage != VERDICT_ALLOW || !r || r->is_net || !r->is_wildcard || would_refuse)
+    if (v.stage != VERDICT_ALLOW || !r || r->is_net || !r->is_wildcard)
         return 1;
-    if (r->has_limits && r->limits.labels)
-        labels = r->limits.labels;
-    if (labels && count_labels(name) - count_labels(r->name) > labels &&
-        !another_rule_has(p, name, ward_now_s(n->ward), labels)) {
-        refuse(why, r, "labels under", labels);
-        return 0;
-    }
-    if (known_grow(n) < 0)
-        return -1;
-    if (known_has(n, hash, &at))
-        return 1;
-    if ((limits->names && n->n_known >= limits->names) || n->n_known >= KNOWN_MAX) {
-        if (another_rule_has(p, name, ward_now_s(n->ward), 0))
-            return 1;
-        refuse(why, r, "names under wildcards, at", limits->names);
-        return 0;
-    }
-    n->known[at] = hash;
-    n->n_known++;
-    return 1;
+    rc = learned_add(&n->learned, hash, most);
+    if (rc != 0)
+        return rc;
+    *why = (struct verdict){.stage = VERDICT_LIMIT, .rule = r};
+    (void)snprintf(
+        why->text, sizeof(why->text),
+        "limit: over %zu names were asked under wildcards; allow rule %u \"%.100s\"",
+        n->learned.n, r->number + 1, r->text);
+    return 0;
 }
 
 /* -- answers to the callers ----------------------------------------------------------------------- */
@@ -645,7 +554,7 @@ void names_free(struct names *n)
         ask_free(n->asks);
     while (n->newest)
         entry_free(n->newest);
-    mem_free(n->known);
+    learned_done(&n->learned);
     mem_free(n);
 }
 
