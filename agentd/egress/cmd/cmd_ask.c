@@ -210,7 +210,7 @@ int cmd_attach(int argc, char **argv)
     AUTO(buf_done)
     struct buf answer = BUF_INIT;
     char made[EGRESS_NAME_MAX + 1];
-    enum egress_tier tier;
+    enum egress_tier tier = EGRESS_SEALED;
     struct err e = {0};
     int rc =
         read_options(argc, argv, " --policy --pid --netns --iface --name --socket ", &o);

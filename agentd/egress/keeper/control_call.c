@@ -131,14 +131,29 @@ static int read_answer(const char *path, const struct buf *answer, struct err *e
     return rc;
 }
 
+/* A line: in JSON a line's end stands between tokens only, where a blank does as well. */
+static int make_line(struct span request, struct buf *ret, struct err *e)
+{
+    if (buf_add(ret, request.p, request.len) < 0 || buf_adds(ret, "\n") < 0)
+        return err_set(e, ERR_NOMEM, "no memory for a request");
+    for (size_t i = 0; i + 1 < ret->len; i++)
+        if (ret->p[i] == '\n')
+            ret->p[i] = ' ';
+    return 0;
+}
+
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e)
 {
     struct call c = {.path = path};
+    AUTO(buf_done)
+    struct buf line = BUF_INIT;
     bool is_absent = false;
     struct err why = {0};
     int rc;
 
+    if (make_line(request, &line, e) < 0)
+        return -1;
     c.end_us = clock_us() + (uint64_t)CONTROL_CALL_MS * 1000;
     c.fd = localpath_connect(path, &is_absent, &why);
     if (c.fd < 0 && is_absent)
@@ -150,9 +165,7 @@ int control_call(const char *path, struct span request, struct buf *ret_answer,
         return -1;
     }
     ret_answer->len = 0;
-    rc = send_all(&c, request, e);
-    if (rc == 0)
-        rc = send_all(&c, span_str("\n"), e);
+    rc = send_all(&c, buf_span(&line), e);
     if (rc == 0)
         rc = receive_all(&c, ret_answer, e);
     sock_close(&c.fd);

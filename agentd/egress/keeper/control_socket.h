@@ -33,7 +33,7 @@ void control_socket_free(struct control_socket *c);
 
 /** The other side, blocking, with a deadline: send one request line, get the answer's object.
  *  0 when "ok" is true; -1 with *e (the answer's error, or the socket's; ERR_SYS with
- *  ECONNREFUSED when nobody answers there). The newline is added. */
+ *  ECONNREFUSED when nobody answers there). The newline is added, and those inside are blanks. */
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e);
 /** The socket of a sandbox that `run` keeps: "$XDG_RUNTIME_DIR/agentd/egress/NAME.sock", as root

@@ -30,7 +30,7 @@
 enum {
     CHANNEL_AT = 3,   /* the channel's descriptor in the guard */
     STEADY_MS = 1000, /* who lived so long did not die of its start */
-    PAUSE_MS = 10,    /* added for each death in a row */
+    PAUSE_MS = 2,     /* added for each death in a row */
     STOP_MS = 2000,   /* for its last records */
     EXIT_ROLE = 125,  /* its role could not be taken */
 };
