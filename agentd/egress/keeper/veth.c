@@ -278,15 +278,55 @@ static const struct rt_link *partner(const struct veth_host *h, const struct ins
     return port;
 }
 
-static int take_addrs(const struct ip_net *from, int n, struct ip_addr *ret,
-                      unsigned *ret_n, const char *whose, struct err *e)
+/* The address that an interface makes for itself from its hardware address (RFC 4291 appendix A):
+ * it may not be there yet when a container is about to begin. */
+static void add_link_local(struct veth *v)
 {
-    if (n > VETH_ADDRS_MAX)
+    struct ip_addr a = {.family = AF_INET6, .bytes = {0xfe, 0x80}};
+
+    for (unsigned i = 0; i < v->n_addr; i++)
+        if (v->addr[i].family == AF_INET6 && v->addr[i].bytes[0] == 0xfe &&
+            (v->addr[i].bytes[1] & 0xc0) == 0x80)
+            return;
+    if (v->n_addr == VETH_ADDRS_MAX)
+        return;
+    memcpy(a.bytes + 8, v->mac, 3);
+    a.bytes[8] ^= 2;
+    a.bytes[11] = 0xff;
+    a.bytes[12] = 0xfe;
+    memcpy(a.bytes + 13, v->mac + 3, 3);
+    v->addr[v->n_addr++] = a;
+}
+
+static int take_addrs(const struct inside *in, struct veth *v, struct err *e)
+{
+    if (in->n_addr > VETH_ADDRS_MAX)
         return err_set(e, ERR_LIMIT, "%s has %d addresses, at most %d can be ruled",
-                       whose, n, VETH_ADDRS_MAX);
-    for (int i = 0; i < n; i++)
-        ret[i] = from[i].addr;
-    *ret_n = (unsigned)n;
+                       in->only->name, in->n_addr, VETH_ADDRS_MAX);
+    for (int i = 0; i < in->n_addr; i++)
+        v->addr[i] = in->addr[i].addr;
+    v->n_addr = (unsigned)in->n_addr;
+    add_link_local(v);
+    return 0;
+}
+
+/* Whom the sandbox may ask for by ARP, when there is just one. */
+static int take_gateway(const struct veth_host *h, struct veth *v, struct err *e)
+{
+    struct ip_net net[RT_ADDRS_MAX];
+    int n = rt_addrs(h->home.fd, v->way_index, net, RT_ADDRS_MAX, e);
+    int found = 0;
+
+    if (n < 0)
+        return err_wrap(e, "addresses of %s", v->way);
+    for (int i = 0; i < n; i++) {
+        if (net[i].addr.family != AF_INET)
+            continue;
+        v->gateway4 = net[i].addr;
+        found++;
+    }
+    if (found > 1)
+        v->gateway4 = (struct ip_addr){.family = 0};
     return 0;
 }
 
@@ -294,8 +334,6 @@ static int describe(const struct veth_host *h, const struct inside *in,
                     const struct rt_link *port, struct veth *v, struct err *e)
 {
     const struct rt_link *way = port->master ? link_at(h, port->master) : port;
-    struct ip_net addr[RT_ADDRS_MAX];
-    int n;
 
     if (!way || (port->master && strcmp(way->kind, "bridge") != 0))
         return err_set(e, ERR_DENIED, "%s is part of a %s, no bridge", port->name,
@@ -309,14 +347,7 @@ static int describe(const struct veth_host *h, const struct inside *in,
     memcpy(v->way, way->name, sizeof v->way);
     memcpy(v->mac, in->only->mac, sizeof v->mac);
     memcpy(v->gateway_mac, way->mac, sizeof v->gateway_mac);
-    n = rt_addrs(h->home.fd, way->index, addr, RT_ADDRS_MAX, e);
-    if (n < 0)
-        return err_wrap(e, "addresses of %s", way->name);
-    /* A bridge may have many: these are told, not ruled by. */
-    n = n > VETH_ADDRS_MAX ? VETH_ADDRS_MAX : n;
-    if (take_addrs(addr, n, v->gateway, &v->n_gateway, way->name, e) < 0)
-        return -1;
-    return take_addrs(in->addr, in->n_addr, v->addr, &v->n_addr, in->only->name, e);
+    return take_gateway(h, v, e);
 }
 
 static int find(const struct veth_host *h, const struct inside *in, const char *iface,
@@ -341,10 +372,37 @@ int veth_find(const struct veth_host *h, struct netns *ns, const char *iface,
               struct veth *ret, struct err *e)
 {
     struct inside in;
+    struct veth v;
 
-    if (look_inside(&in, ns, &h->home, e) < 0)
+    if (look_inside(&in, ns, &h->home, e) < 0 || find(h, &in, iface, &v, e) < 0 ||
+        take_addrs(&in, &v, e) < 0)
         return -1;
-    return find(h, &in, iface, ret, e);
+    *ret = v;
+    return 0;
+}
+
+static void keep_inside(const struct veth *was, struct veth *now)
+{
+    memcpy(now->mac, was->mac, sizeof now->mac);
+    memcpy(now->addr, was->addr, sizeof now->addr);
+    now->n_addr = was->n_addr;
+}
+
+int veth_follow(const struct veth_host *h, struct netns *ns, const struct veth *was,
+                struct veth *ret, struct err *e)
+{
+    struct inside in;
+    struct veth v;
+
+    if (look_inside(&in, ns, &h->home, e) < 0 || find(h, &in, NULL, &v, e) < 0)
+        return -1;
+    if (v.port_index != was->port_index || v.inside_index != was->inside_index)
+        return err_set(e, ERR_DENIED,
+                       "the sandbox has another interface than its rules: %s (%s here)",
+                       v.inside, v.port);
+    keep_inside(was, &v);
+    *ret = v;
+    return 0;
 }
 
 void veth_fill(const struct veth *v, struct nft_sandbox *s)
@@ -357,6 +415,7 @@ void veth_fill(const struct veth *v, struct nft_sandbox *s)
                    "as many addresses as rules hold");
     memcpy(s->addr, v->addr, sizeof s->addr);
     s->n_addr = v->n_addr;
+    s->gateway4 = v->gateway4;
 }
 
 static bool has_addr(const struct veth *v, const struct ip_addr *a)
@@ -376,7 +435,7 @@ bool veth_is_same(const struct veth *a, const struct veth *b)
     for (unsigned i = 0; i < a->n_addr; i++)
         if (!has_addr(b, &a->addr[i]))
             return false;
-    return !memcmp(a->mac, b->mac, sizeof a->mac) &&
+    return !memcmp(a->mac, b->mac, sizeof a->mac) && ip_eq(&a->gateway4, &b->gateway4) &&
            !memcmp(a->gateway_mac, b->gateway_mac, sizeof a->gateway_mac);
 }
 
@@ -463,8 +522,6 @@ static void compare(const struct veth *was, const struct veth *now,
         say(r, "interface %s was moved from %s to %s", now->port, was->way, now->way);
     else if (memcmp(was->gateway_mac, now->gateway_mac, sizeof was->gateway_mac) != 0)
         say(r, "the hardware address of %s has changed", now->way);
-    else if (!veth_is_same(was, now))
-        say(r, "the addresses of interface %s have changed", now->inside);
 }
 
 void veth_breakers(const struct veth_host *h, struct netns *ns, const struct veth *was,

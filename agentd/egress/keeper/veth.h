@@ -42,9 +42,9 @@ struct veth {
     uint8_t mac[6], gateway_mac[6];      /* the sandbox's; that of `way` */
     struct ip_addr addr[VETH_ADDRS_MAX]; /* the sandbox's; its link-local one too */
     unsigned n_addr;
-    struct ip_addr gateway[VETH_ADDRS_MAX]; /* those of `way`: the host's, as the sandbox
-                                               sees it */
-    unsigned n_gateway;
+    struct ip_addr
+        gateway4; /* the address of `way` in the sandbox's network; family 0: none,
+                                or more than one */
 };
 
 struct veth_host; /* opaque: links and switches of our own namespace, at one moment */
@@ -69,9 +69,16 @@ int veth_find(const struct veth_host *h, struct netns *ns, const char *iface,
 int veth_none(struct netns *ns, struct err *e);
 /** For the veth tier: 0 when the namespace is not ours and has one interface beyond lo. */
 int veth_any(struct netns *ns, struct err *e);
-/** Fill bridge, veth, mac, gateway_mac and addr of *s; its texts are lent by *v. */
+/**
+ * What has changed on this side since: names, the bridge's hardware address. What is inside stays
+ * as it was: who is root there chooses its addresses, and the rules must not follow him. 0, or -1 as
+ * veth_find().
+ */
+int veth_follow(const struct veth_host *h, struct netns *ns, const struct veth *was,
+                struct veth *ret, struct err *e);
+/** Fill bridge, veth, mac, gateway_mac, addr and gateway4 of *s; its texts are lent by *v. */
 void veth_fill(const struct veth *v, struct nft_sandbox *s);
-/** The same rules would be made from both? Names, indices, hardware addresses, addresses. */
+/** The same rules would be made from both? */
 bool veth_is_same(const struct veth *a, const struct veth *b);
 
 #define VETH_REASONS_MAX 8
@@ -87,8 +94,8 @@ struct veth_reasons {
  * @was  what the rules in force were made from; it tells when that is no longer so (the
  *       keeper may then find anew and replace the rules)
  *
- * Never fails: what cannot be looked at is a reason. Renaming the interface inside is none: the
- * rules are on this side.
+ * Never fails: what cannot be looked at is a reason. Renaming the interface inside, or giving it
+ * other addresses, is none: the rules are on this side, and drop what has another address.
  */
 void veth_breakers(const struct veth_host *h, struct netns *ns, const struct veth *was,
                    struct veth_reasons *ret);
