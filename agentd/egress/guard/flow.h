@@ -116,7 +116,8 @@ struct flow {
     struct buf words;       /* our answer, once it may be said */
 
     struct names_ask *asking;
-    int asked; /* family */
+    int asked;           /* family */
+    char first_why[128]; /* why its addresses failed, while the other family is asked */
     struct happy *happy;
     struct ip_addr addr[CONNECT_ADDRS_MAX]; /* to try, decided */
     size_t n_addr, next_addr;

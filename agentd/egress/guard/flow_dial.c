@@ -3,6 +3,7 @@
  * From a decision to a connection. Every address is decided once more when it is known, since a
  * name may stand for anything; the floor is checked here and nowhere later.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "agentd/egress/guard/flow.h"
@@ -65,6 +66,17 @@ static void ask_who(struct flow *f)
 
 /* -- connecting ------------------------------------------------------------------------------------ */
 
+/* IPv4 was asked for alone: now the other addresses. */
+static void connect_failed(struct flow *f, const struct err *e)
+{
+    if (!f->first_why[0])
+        (void)snprintf(f->first_why, sizeof(f->first_why), "%.127s", e->msg);
+    if (f->by == FLOW_BY_NAME && f->asked == AF_INET)
+        ask_name(f, AF_INET6);
+    else
+        flow_dial_failed(f, FLOW_UNREACHABLE, f->first_why);
+}
+
 static void on_connected(void *arg, int *take_fd, const struct sock_addr *to,
                          const struct err *e)
 {
@@ -73,10 +85,7 @@ static void on_connected(void *arg, int *take_fd, const struct sock_addr *to,
 
     f->happy = NULL;
     if (*take_fd < 0) {
-        if (f->by == FLOW_BY_NAME && f->asked == AF_INET)
-            ask_name(f, AF_INET6);
-        else
-            flow_dial_failed(f, FLOW_UNREACHABLE, e->msg);
+        connect_failed(f, e);
         return;
     }
     ip_from_sock(to, &f->dialed);
@@ -181,7 +190,9 @@ static void no_address(struct flow *f, const struct names_answer *a)
         [NAMES_FAILED] = "the name server gives no usable answer",
     };
 
-    if (a->why && (a->result == NAMES_FLOOR || a->result == NAMES_LIMIT))
+    if (f->first_why[0])
+        flow_dial_failed(f, FLOW_UNREACHABLE, f->first_why);
+    else if (a->why && (a->result == NAMES_FLOOR || a->result == NAMES_LIMIT))
         flow_refuse(f, a->why);
     else if (f->may_fall_back)
         dial_meant(f);

@@ -106,7 +106,8 @@ int flow_words_unreachable(const struct flow *f, const char *why, struct buf *ou
 
     if (buf_addf(
             &body,
-            "%s may be reached by this sandbox's egress policy, but cannot be: %s.\n\n"
+            "The egress policy of this sandbox allows %s, but it cannot be reached:\n"
+            "%s.\n\n"
             "This is not a refusal. Trying again later may help.\n",
             target_text(f, target), why) < 0)
         return -1;
