@@ -53,7 +53,7 @@ static void fill(const struct ward *w, struct audit_record *r)
 void ward_record_refusal(struct ward *w, struct audit_record *r)
 {
     if (r->kind == AUDIT_NAME) {
-        w->counts.names_refused++;
+        w->counts.names_refused += !r->would_refuse;
     } else {
         r->kind = AUDIT_REFUSED;
         w->counts.refused++;
