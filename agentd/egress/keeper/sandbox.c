@@ -185,13 +185,15 @@ struct sandbox *sandbox_new(const struct sandbox_conf *conf, struct err *e)
     s->tty = seed->tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
     if (!getcwd(seed->cwd, sizeof seed->cwd))
         seed->cwd[0] = '\0'; /* a folder that was removed: told when COMMAND starts */
-    if (make_pairs(s, seed, e) == 0 && start_stage(s, seed, e) == 0) {
+    if (sandbox_sockets_find(&seed->sockets, e) == 0 && make_pairs(s, seed, e) == 0 &&
+        start_stage(s, seed, e) == 0) {
         sock_close(&seed->talk);
         r = wait_until_ready(s, e);
     }
     sock_close(&seed->talk);
     for (i = 0; i < SANDBOX_MAKERS; i++)
         sock_close(&seed->maker[i]);
+    buf_done(&seed->sockets);
     mem_free(seed);
     if (r < 0) {
         sandbox_free(s);

@@ -42,7 +42,7 @@ static bool is_hidden(const char *entry)
                                         "all_proxy",  "no_proxy",    "rsync_proxy"};
     size_t n = strcspn(entry, "="), i;
 
-    if (!strncmp(entry, "TUNNEL_TOKEN", 12))
+    if (!strncmp(entry, "TUNNEL_", 7)) /* the link is of outside, all of it */
         return true;
     for (i = 0; i < COUNT_OF(names); i++)
         if (n == strlen(names[i]) && !strncasecmp(entry, names[i], n))
@@ -123,7 +123,7 @@ static int prepare(struct sandbox_seed *s, struct err *e)
         give_pipes(s->conf->first_id);
     if (unshare(CLONE_NEWNS) < 0)
         return err_sys(e, "make a mount namespace");
-    if (sandbox_mounts(s->conf, e) < 0)
+    if (sandbox_mounts(s, e) < 0)
         return -1;
     clean_environment();
     (void)prctl(PR_SET_NAME, "egress-init");

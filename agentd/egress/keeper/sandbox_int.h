@@ -8,6 +8,7 @@
 #include <signal.h>
 
 #include "agentd/egress/keeper/sandbox.h"
+#include "common/buf.h"
 
 enum sandbox_word {
     /* init, or stage, to the caller */
@@ -36,6 +37,7 @@ struct sandbox_seed {
     int maker[SANDBOX_MAKERS];
     sigset_t signals; /* to be blocked in COMMAND */
     char cwd[PATH_MAX];
+    struct buf sockets; /* sandbox_sockets_find()'s */
 };
 
 /* Each is the whole life of a process. */
@@ -50,7 +52,13 @@ void sandbox_tie(pid_t parent);
 void sandbox_close_others(const int *keep, size_t n);
 
 /** In a new mount namespace: what is private, what is ours, what is shown again. */
-int sandbox_mounts(const struct sandbox_conf *conf, struct err *e);
+int sandbox_mounts(const struct sandbox_seed *s, struct err *e);
+/** Sockets with names that somebody listens at in the caller's network namespace (called there):
+ *  absolute paths, each with its NUL. */
+int sandbox_sockets_find(struct buf *ret, struct err *e);
+/** Cover those, and what shows the host's processes or devices at other places than the usual. The
+ *  caller's mounts, before anything else is covered; not where a bind shows it on purpose. */
+int sandbox_holes_cover(const struct sandbox_seed *s, struct err *e);
 /** Before /tmp is covered: make resolv.conf and nsswitch.conf; descriptors of detached mounts. */
 #define SANDBOX_ETC_FILES 2
 int sandbox_etc_make(int ret[SANDBOX_ETC_FILES], struct err *e);

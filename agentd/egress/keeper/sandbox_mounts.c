@@ -10,6 +10,7 @@
  *                    X11's and agents'
  *   --bind PATH      copied before the covers are laid, put on top of them after
  *   /etc/...         sandbox_etc.c
+ *   sockets, /proc   at other places: sandbox_holes.c
  *
  * All of this is done with the caller's capabilities in a namespace that stays the caller's: what
  * runs inside cannot take a cover off.
@@ -243,8 +244,9 @@ static int show_put(struct shown *s, struct err *e)
     return 0;
 }
 
-static int mounts(const struct sandbox_conf *c, struct shown *shown, struct err *e)
+static int mounts(const struct sandbox_seed *s, struct shown *shown, struct err *e)
 {
+    const struct sandbox_conf *c = s->conf;
     int etc[SANDBOX_ETC_FILES];
     unsigned i;
 
@@ -253,8 +255,9 @@ static int mounts(const struct sandbox_conf *c, struct shown *shown, struct err 
     for (i = 0; i < c->n_bind; i++)
         if (show_take(&shown[i], c->bind[i], e) < 0)
             return -1;
-    if (sandbox_etc_make(etc, e) < 0 || cover_proc(e) < 0 || cover_sys(e) < 0 ||
-        cover_dev(c, e) < 0 || cover_run(c, e) < 0 ||
+    if (sandbox_holes_cover(s, e) < 0 || sandbox_etc_make(etc, e) < 0 ||
+        cover_proc(e) < 0 || cover_sys(e) < 0 || cover_dev(c, e) < 0 ||
+        cover_run(c, e) < 0 ||
         sandbox_tmpfs("/tmp",
                       "size=" SANDBOX_TMP_BYTES ",nr_inodes=" SANDBOX_INODES ",mode=1777",
                       MS_NOSUID | MS_NODEV, e) < 0)
@@ -265,14 +268,15 @@ static int mounts(const struct sandbox_conf *c, struct shown *shown, struct err 
     return sandbox_etc_place(etc, e);
 }
 
-int sandbox_mounts(const struct sandbox_conf *c, struct err *e)
+int sandbox_mounts(const struct sandbox_seed *s, struct err *e)
 {
+    const struct sandbox_conf *c = s->conf;
     struct shown *shown = mem_zalloc(c->n_bind ? c->n_bind : 1, sizeof *shown);
     int r;
 
     if (!shown)
         return err_set(e, ERR_NOMEM, "no memory for %u --bind", c->n_bind);
-    r = mounts(c, shown, e);
+    r = mounts(s, shown, e);
     mem_free(shown);
     return r;
 }

@@ -62,30 +62,48 @@ void sandbox_close_others(const int *keep, size_t n)
     (void)close_range((unsigned)from, ~0U, 0); /* fails only for wrong ranges */
 }
 
-static _Noreturn void maker(struct sandbox_seed *s, int fd, pid_t stage)
+static _Noreturn void maker(int fd, pid_t stage)
 {
     sandbox_tie(stage);
     sandbox_close_others(&fd, 1);
     (void)prctl(PR_SET_NAME, "egress-sockets");
-    UNUSED_ARG(s);
     _exit(netns_maker(fd) == 0 ? 0 : 1);
 }
 
-static void start_makers(struct sandbox_seed *s)
+static void start_makers(struct sandbox_seed *s, pid_t ret[SANDBOX_MAKERS])
 {
-    pid_t me = getpid(), pid;
+    pid_t me = getpid();
     struct err e;
     unsigned i;
 
     for (i = 0; i < s->conf->makers; i++) {
-        pid = fork();
-        if (pid < 0) {
+        ret[i] = fork();
+        if (ret[i] < 0) {
             (void)err_sys(&e, "start a process");
             sandbox_fail(s->talk, &e);
         }
-        if (pid == 0)
-            maker(s, s->maker[i], me);
+        if (ret[i] == 0)
+            maker(s->maker[i], me);
         sock_close(&s->maker[i]);
+    }
+}
+
+static void wait_for(pid_t pid)
+{
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+}
+
+/* They would end with us, but be left for the machine's init to bury. */
+static void end_makers(const pid_t *pid)
+{
+    unsigned i;
+
+    for (i = 0; i < SANDBOX_MAKERS; i++) {
+        if (pid[i] <= 0)
+            continue;
+        (void)kill(pid[i], SIGKILL); /* ours, and not waited for yet */
+        wait_for(pid[i]);
     }
 }
 
@@ -113,6 +131,7 @@ void sandbox_stage(struct sandbox_seed *s)
          "make ipc, uts, cgroup namespaces"},
         {CLONE_NEWPID, "make a pid namespace"},
     };
+    pid_t makers[SANDBOX_MAKERS] = {0};
     int life[2];
     sigset_t all;
     struct err e;
@@ -132,7 +151,7 @@ void sandbox_stage(struct sandbox_seed *s)
             sandbox_fail(s->talk, &e);
         }
         if (i == 0)
-            start_makers(s); /* they are of no other namespace */
+            start_makers(s, makers); /* they are of no other namespace */
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, life) < 0) {
         (void)err_sys(&e, "make a socket pair");
@@ -150,7 +169,7 @@ void sandbox_stage(struct sandbox_seed *s)
     sock_close(&life[1]);
     map_ids(s, init, life[0]);
     sock_close(&s->talk); /* the caller is to see init's end as the end */
-    while (waitpid(init, NULL, 0) < 0 && errno == EINTR)
-        continue;
+    wait_for(init);
+    end_makers(makers);
     _exit(0);
 }
