@@ -19,7 +19,8 @@
 #include "common/mem.h"
 #include "common/sock.h"
 
-#define RESOLV_CONF "/etc/resolv.conf"
+#define RESOLV_CONF  "/etc/resolv.conf"
+#define ROUTES_PER_S 5 /* mended so often: two programs at odds must not spin */
 
 /* -- own addresses -------------------------------------------------------------------------------- */
 
@@ -262,10 +263,29 @@ int host_restore(struct keeper *k, struct err *e)
     return 0;
 }
 
+/* What brings marked packets to the guard, put there again when somebody took it away: until then
+ * the rules drop them. */
+static int mend_routes(struct keeper *k, struct err *e)
+{
+    struct err why;
+
+    if (!k->host || rt_tproxy_verify(k->host_rt_fd, &why) == 0)
+        return 0;
+    if (why.code == ERR_DENIED &&
+        !kept_rate_ok(&k->restore_rate, loop_now(k->loop), ROUTES_PER_S))
+        return 0; /* the next round */
+    if (rt_tproxy_set(k->host_rt_fd, e) < 0)
+        return err_wrap(e, "restoring (%s)", why.msg);
+    keeper_event(k, NULL, "rules.restored", why.msg);
+    return 0;
+}
+
 int host_update(struct keeper *k, struct err *e)
 {
     bool is_floor = false, is_resolvers = false, is_may;
 
+    if (mend_routes(k, e) < 0)
+        return -1;
     if (update_floor(k, &is_floor, e) < 0)
         return -1;
     update_resolvers(k, &is_resolvers);
