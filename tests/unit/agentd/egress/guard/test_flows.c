@@ -39,6 +39,7 @@ static int listen_beside(const char *at)
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
 
     assert_int_equal(sock_parse(at, &a, &e), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)), 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)), 0);
     assert_int_equal(bind(fd, &a.u.sa, a.len), 0);
     assert_int_equal(listen(fd, 16), 0);
