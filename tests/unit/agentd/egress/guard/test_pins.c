@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "agentd/egress/guard/pins.h"
+/* Lifetimes are no less than a minute: the tests of what happens at their ends move the ends. */
+#include "agentd/egress/guard/pins.c"
 
 #include <stdio.h>
-#include <string.h>
 
-#include "agentd/egress/guard/names.h"
 #include "tests/support/dns_scene.h"
 #include "tests/support/test.h"
 
@@ -296,6 +295,90 @@ static void holding_and_releasing_what_is_not_there_is_nothing(void **state)
     assert_string_equal(names_of(s, "203.0.113.1"), "a.test");
 }
 
+/* As if so much of its life had passed. */
+static void age(struct scene *s, const char *name, const char *addr, unsigned left_s)
+{
+    struct ip_addr a = ip(addr);
+    struct entry *e = find(s->pins, &a, name);
+
+    assert_non_null(e);
+    e->end_ms = e->acked_ms = now_ms(s->pins) + left_s * 1000;
+    set_due(s->pins, e);
+    arm(s->pins);
+}
+
+static void a_pin_is_renewed_while_a_connection_holds_it(void **state)
+{
+    struct scene *s = *state;
+    struct ip_addr a = ip("203.0.113.1");
+
+    assert_true(add(s, "a.test", "203.0.113.1", 300));
+    pins_hold(s->pins, &a, "a.test");
+    pins_hold(s->pins, &a, "a.test");
+    age(s, "a.test", "203.0.113.1", RENEW_S + 1);
+    dns_scene_for(&s->dns, 20);
+    assert_int_equal(s->dns.n_pin_msgs, 1); /* not yet */
+    age(s, "a.test", "203.0.113.1", RENEW_S);
+    dns_scene_for(&s->dns, 20);
+    assert_int_equal(s->dns.n_pin_msgs, 2);
+    assert_int_equal(dns_scene_pin(&s->dns, "203.0.113.1", 443), HELD_S);
+    assert_int_equal(dns_scene_pin(&s->dns, "203.0.113.1", 5432), HELD_S);
+    pins_release(s->pins, &a, "a.test"); /* one still holds it */
+    age(s, "a.test", "203.0.113.1", 0);
+    dns_scene_for(&s->dns, 20);
+    assert_int_equal(s->dns.n_pin_msgs, 3);
+    assert_string_equal(names_of(s, "203.0.113.1"), "a.test");
+    pins_release(s->pins, &a, "a.test");
+    age(s, "a.test", "203.0.113.1", 1);
+    dns_scene_for(&s->dns, 20);
+    assert_string_equal(names_of(s, "203.0.113.1"), "a.test");
+    age(s, "a.test", "203.0.113.1", 0);
+    assert_string_equal(names_of(s, "203.0.113.1"), "");
+    dns_scene_for(&s->dns, 20);
+    assert_int_equal(pins_count(s->pins), 0);
+    assert_int_equal(s->dns.n_pin_msgs, 3); /* the kernel's own timeout took it out */
+}
+
+static void what_is_no_longer_allowed_is_not_renewed(void **state)
+{
+    struct scene *s = *state;
+    struct ip_addr a = ip("203.0.113.1");
+
+    assert_true(add(s, "a.test", "203.0.113.1", 300));
+    pins_hold(s->pins, &a, "a.test");
+    dns_scene_policy(&s->dns, "{\"version\":1,\"name\":\"t\",\"allow\":[\"b.test\"]}");
+    age(s, "a.test", "203.0.113.1", 1);
+    dns_scene_for(&s->dns, 20);
+    assert_int_equal(s->dns.n_pin_msgs, 1);
+    assert_int_equal(pins_count(s->pins), 1);
+    age(s, "a.test", "203.0.113.1", 0);
+    dns_scene_for(&s->dns, 20);
+    assert_int_equal(pins_count(s->pins), 0);
+}
+
+static void ends_come_in_their_order(void **state)
+{
+    struct scene *s = *state;
+    char name[32], addr[32];
+
+    for (unsigned i = 0; i < 200; i++) {
+        (void)snprintf(name, sizeof(name), "n%u.wild.test", i);
+        (void)snprintf(addr, sizeof(addr), "198.51.100.%u", i);
+        assert_true(add(s, name, addr, 30 + i * 37 % 200));
+    }
+    for (unsigned i = 1; i < 200; i++)
+        assert_true(s->pins->heap[(i - 1) / 2]->due_ms <= s->pins->heap[i]->due_ms);
+    for (unsigned i = 0; i < 200; i += 2) {
+        (void)snprintf(name, sizeof(name), "n%u.wild.test", i);
+        (void)snprintf(addr, sizeof(addr), "198.51.100.%u", i);
+        age(s, name, addr, 0);
+    }
+    dns_scene_for(&s->dns, 50);
+    assert_int_equal(pins_count(s->pins), 100);
+    assert_string_equal(names_of(s, "198.51.100.4"), "");
+    assert_string_equal(names_of(s, "198.51.100.5"), "n5.wild.test");
+}
+
 static int add_once(struct scene *s)
 {
     struct ip_addr a = ip("203.0.113.1");
@@ -331,6 +414,9 @@ int main(void)
         TEST(another_policy_takes_pins_out_and_puts_them_in),
         TEST(a_pin_that_a_new_policy_takes_out_before_the_kernel_answered_is_no_answer),
         TEST(the_table_is_bounded_and_what_ends_first_goes),
+        TEST(a_pin_is_renewed_while_a_connection_holds_it),
+        TEST(what_is_no_longer_allowed_is_not_renewed),
+        TEST(ends_come_in_their_order),
         TEST(holding_and_releasing_what_is_not_there_is_nothing),
         TEST(no_memory_is_an_error_and_leaves_nothing),
     };
