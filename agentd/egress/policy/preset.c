@@ -174,6 +174,7 @@ void preset_expand(struct policy_build *b, enum policy_list list, const char *pa
         build_error(b, path,
                     "preset \"%s\" has no rules; it can be meant by \"extends\" only",
                     preset);
+    base.is_expanded = true;
     for (size_t i = 0; i < COUNT_OF(names); i++)
         if (strcmp(preset, names[i]) == 0)
             base.from = names[i];

@@ -304,6 +304,7 @@ void rule_read(struct policy_build *b, enum policy_list list, const char *path,
                const struct json *v, uint32_t item, const struct rule_spec *base)
 {
     struct rule_object o = {.list = list};
+    char at[POLICY_PATH_MAX];
     int rc = -1;
 
     o.spec.from = base ? base->from : NULL; /* unless it says so itself */
@@ -319,10 +320,13 @@ void rule_read(struct policy_build *b, enum policy_list list, const char *path,
         return;
     if (base)
         inherit(&o.spec, base);
+    (void)snprintf(at, sizeof at, "%s.to.%s", path, o.group ? "group" : "preset");
+    if (base && base->is_expanded) /* the rule stands in a preset, not in the policy */
+        (void)snprintf(at, sizeof at, "%s", path);
     if (o.group)
-        preset_expand_group(b, list, path, o.group, &o.spec);
+        preset_expand_group(b, list, at, o.group, &o.spec);
     else if (o.preset)
-        preset_expand(b, list, path, o.preset, &o.spec);
+        preset_expand(b, list, at, o.preset, &o.spec);
     else
         (void)rule_add(b, list, path, &o.spec); /* told there */
 }
