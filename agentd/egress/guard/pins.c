@@ -642,13 +642,15 @@ static void reload_ports(const struct pins *p, struct entry *e)
         e->is_dead = true;
 }
 
+/* All that live, not only new ones: after another program's flush the keeper makes the kernel's
+ * sets anew and gives the policy again. */
 static void reload_tell(struct outbox *o, struct entry *e, uint64_t now)
 {
     for (size_t i = 0; i < e->n_old; i++)
         if (end_of(o->pins, &e->addr, e->old[i], NULL) == 0)
             outbox_add(o, &e->addr, e->old[i], 0);
     for (size_t i = 0; i < e->n_ports; i++)
-        if (!has_port(e->old, e->n_old, e->port[i]) && e->end_ms > now)
+        if (e->end_ms > now)
             outbox_add(o, &e->addr, e->port[i],
                        end_of(o->pins, &e->addr, e->port[i], NULL) - now);
     mem_free(e->old);

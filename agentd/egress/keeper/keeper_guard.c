@@ -168,14 +168,19 @@ static void on_death(void *arg, unsigned events)
                      pause > KEEPER_GUARD_WAIT_MS ? KEEPER_GUARD_WAIT_MS : pause);
 }
 
+static void kill_guard(struct keeper *k)
+{
+    close_channel(&k->guard);
+    loop_timer_stop(&k->guard.timer);
+    (void)kill(k->guard.pid, SIGKILL); /* ours, and not waited for yet */
+}
+
 void guard_kill(struct keeper *k, const char *why)
 {
     if (k->guard.pid == 0)
         return;
     log_err("guard.ended", "pid=%ld why=%s", (long)k->guard.pid, log_q(why));
-    close_channel(&k->guard);
-    loop_timer_stop(&k->guard.timer);
-    (void)kill(k->guard.pid, SIGKILL); /* ours, and not waited for yet */
+    kill_guard(k);
 }
 
 /* -- sending ----------------------------------------------------------------------------------- */
@@ -383,8 +388,12 @@ static void on_channel(void *arg, unsigned events)
     }
     if (!g->io)
         return;
+    if (got < 0 && e.code == ERR_NOTFOUND) {
+        kill_guard(k); /* it ended; why, its exit tells */
+        return;
+    }
     if (got < 0) {
-        guard_kill(k, e.code == ERR_NOTFOUND ? "it closed the channel" : e.msg);
+        guard_kill(k, e.msg);
         return;
     }
     guard_push(k);
