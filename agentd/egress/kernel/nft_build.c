@@ -260,6 +260,25 @@ static int elem_add(struct nftnl_set *s, const struct nft_elem *e)
     return 0;
 }
 
+/* libnftnl numbers the elements of a list, which the kernel does not mind, but its own reader refuses. Ours are to
+ * be read again, to be compared with what the kernel has. */
+static void unnumber(struct nlmsghdr *m)
+{
+    struct nlattr *a = mnl_nlmsg_get_payload_offset(m, sizeof(struct nfgenmsg));
+    char *end = mnl_nlmsg_get_payload_tail(m);
+
+    while (mnl_attr_ok(a, (int)(end - (char *)a))) {
+        if (mnl_attr_get_type(a) == NFTA_SET_ELEM_LIST_ELEMENTS) {
+            end = (char *)a + a->nla_len;
+            a = mnl_attr_get_payload(a);
+            break;
+        }
+        a = mnl_attr_next(a);
+    }
+    for (; mnl_attr_ok(a, (int)(end - (char *)a)); a = mnl_attr_next(a))
+        a->nla_type = NLA_F_NESTED | NFTA_LIST_ELEM;
+}
+
 static void elems(struct nft_batch *b, uint16_t type, const char *set,
                   const struct nft_elem *e, size_t n)
 {
@@ -287,6 +306,7 @@ static void elems(struct nft_batch *b, uint16_t type, const char *set,
         if (m == NULL)
             break;
         is_more = nftnl_set_elems_nlmsg_build_payload_iter(m, it) > 0;
+        unnumber(m);
         message_end(b, m);
     }
     if (it != NULL)
@@ -539,6 +559,7 @@ static struct nftnl_expr *lookup(struct nft_batch *b, const char *set)
         return NULL;
     nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
     (void)nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_FLAGS, 0);
     return e;
 }
 
@@ -621,6 +642,7 @@ void rule_limit_each(struct nft_batch *b, const char *set, uint32_t per_s, uint3
     nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
     nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_SREG_KEY, NFT_REG_1);
     (void)nftnl_expr_set_str(e, NFTNL_EXPR_DYNSET_SET_NAME, set);
+    nftnl_expr_set_u64(e, NFTNL_EXPR_DYNSET_TIMEOUT, 0); /* the set's */
     limit = nftnl_expr_alloc("limit");
     if (limit == NULL) {
         b->is_failed = true;

@@ -313,29 +313,70 @@ static int add_hex(struct buf *out, const uint8_t *p, size_t n)
     return rc;
 }
 
+/* An attribute within another. */
+static const struct nlattr *inner(const struct nlattr *outer, uint16_t type)
+{
+    const struct nlattr *a = outer == NULL ? NULL : mnl_attr_get_payload(outer);
+    const char *end = (const char *)outer + (outer == NULL ? 0 : outer->nla_len);
+
+    for (; a != NULL && mnl_attr_ok(a, (int)(end - (const char *)a));
+         a = mnl_attr_next(a))
+        if (mnl_attr_get_type(a) == type)
+            return a;
+    return NULL;
+}
+
+struct rule_lines {
+    struct buf *out;
+    const struct nlattr *at; /* the expression as it came */
+};
+
+/* libnftnl writes an object's name without its NUL and reads it as if it had one, so the name is taken from
+ * the attribute, which has a length. */
+static int objref_text(const struct rule_lines *l)
+{
+    const struct nlattr *body = inner(l->at, NFTA_EXPR_DATA);
+    const struct nlattr *name = inner(body, NFTA_OBJREF_IMM_NAME);
+    const struct nlattr *type = inner(body, NFTA_OBJREF_IMM_TYPE);
+
+    if (name == NULL || type == NULL || mnl_attr_get_payload_len(type) != 4)
+        return buf_adds(l->out, " [objref]");
+    return buf_addf(
+        l->out, " [objref %u %.*s]", ntohl(mnl_attr_get_u32(type)),
+        (int)strnlen(mnl_attr_get_payload(name), mnl_attr_get_payload_len(name)),
+        (const char *)mnl_attr_get_payload(name));
+}
+
 static int expr_text(struct nftnl_expr *x, void *arg)
 {
-    struct buf *out = arg;
+    struct rule_lines *l = arg;
+    const char *name = nftnl_expr_get_str(x, NFTNL_EXPR_NAME);
     char text[EXPR_TEXT_MAX];
-    int n = nftnl_expr_snprintf(text, sizeof(text), x, NFTNL_OUTPUT_DEFAULT, 0);
+    int n = nftnl_expr_snprintf(text, sizeof(text), x, NFTNL_OUTPUT_DEFAULT, 0), rc;
 
-    /* Callbacks of libnftnl end the walk at -1. */
-    return n < 0 || buf_addf(out, " [%s %.*s]", nftnl_expr_get_str(x, NFTNL_EXPR_NAME),
-                             (int)sizeof(text), text) < 0
-               ? -1
-               : 0;
+    if (n < 0 || l->at == NULL)
+        return -1;
+    if (strcmp(name, "objref") == 0)
+        rc = objref_text(l);
+    else
+        rc = buf_addf(l->out, " [%s %.*s]", name, (int)sizeof(text), text);
+    l->at = mnl_attr_next(l->at);
+    return rc;
 }
 
 static int rule_text(const struct nlmsghdr *m, const char *family, struct buf *out)
 {
     struct nftnl_rule *r = nftnl_rule_alloc();
+    struct rule_lines l = {
+        out, inner(attr_of(m, sizeof(struct nfgenmsg), NFTA_RULE_EXPRESSIONS),
+                   NFTA_LIST_ELEM)};
     int rc = r == NULL ? -1 : nftnl_rule_nlmsg_parse(m, r);
 
     if (rc >= 0)
         rc = buf_addf(out, "rule %s %s\t", family,
                       nftnl_rule_get_str(r, NFTNL_RULE_CHAIN));
     if (rc >= 0)
-        rc = nftnl_expr_foreach(r, expr_text, out);
+        rc = nftnl_expr_foreach(r, expr_text, &l);
     if (rc >= 0)
         rc = buf_adds(out, "\n");
     if (r != NULL)
@@ -413,8 +454,9 @@ static int elem_text(struct nftnl_set_elem *x, void *arg)
     p = nftnl_set_elem_get(x, NFTNL_SET_ELEM_KEY_END, &len);
     if (rc == 0 && p != NULL)
         rc = add_hex(l->out, p, len);
-    if (rc == 0)
-        rc = buf_addf(l->out, " %u", nftnl_set_elem_get_u32(x, NFTNL_SET_ELEM_FLAGS));
+    if (rc == 0 && nftnl_set_elem_is_set(x, NFTNL_SET_ELEM_FLAGS))
+        rc = buf_addf(l->out, " flags %u",
+                      nftnl_set_elem_get_u32(x, NFTNL_SET_ELEM_FLAGS));
     if (rc == 0 && nftnl_set_elem_is_set(x, NFTNL_SET_ELEM_CHAIN))
         rc = buf_addf(l->out, " %s", nftnl_set_elem_get_str(x, NFTNL_SET_ELEM_CHAIN));
     return rc == 0 ? buf_adds(l->out, "\n") : -1;

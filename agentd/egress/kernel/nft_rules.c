@@ -47,8 +47,9 @@ enum {
     REASON_REST_MS = 60000,
 };
 
-#define R1   NFT_REG_1
-#define R(n) (NFT_REG32_00 + (n))
+#define R1 NFT_REG_1
+/* A 4-byte register, by the name that the kernel gives it in its dumps. */
+#define R(n) ((n) % 4 == 0 ? NFT_REG_1 + (n) / 4 : NFT_REG32_00 + (n))
 #define NH   NFT_PAYLOAD_NETWORK_HEADER
 #define TH   NFT_PAYLOAD_TRANSPORT_HEADER
 #define LL   NFT_PAYLOAD_LL_HEADER
@@ -90,8 +91,8 @@ int plan_make(struct nft_plan *ret, const struct policy *p)
     /* The guard counts what connections carry, the kernel what the sandbox sends, with headers:
      * the spare leaves the exact end to the guard. */
     if (l->bytes > 0)
-        ret->quota = l->bytes > INT64_MAX / 2 ? INT64_MAX
-                                               : l->bytes + l->bytes / 8 + QUOTA_SPARE;
+        ret->quota =
+            l->bytes > INT64_MAX / 2 ? INT64_MAX : l->bytes + l->bytes / 8 + QUOTA_SPARE;
     if (rects_of_policy(&ret->allowed, p, NFT_TAKE_ALLOWED) < 0 ||
         rects_of_policy(&ret->denied, p, NFT_TAKE_DENIED) < 0 ||
         rects_disjoin(&ret->allowed) < 0 || rects_disjoin(&ret->denied) < 0) {
