@@ -4,22 +4,27 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include "common/buf.h"
 #include "common/limits.h"
 #include "common/mem.h"
 
 enum {
     ALPN_MAX = 64,
-    NAME_TEXT = 65
+    NAME_TEXT = 65,
+    STORE_MAX = 8388608 /* 220 KB in Debian */
 };
 
 struct tls_cert {
@@ -315,6 +320,66 @@ struct tls_ctx *tls_ctx_client(const char *ca_file, struct err *e)
     if (ca_file != NULL && SSL_CTX_load_verify_file(c->ssl_ctx, ca_file) != 1) {
         (void)err_set(e, ERR_CONFIG, "CA file %.100s: %s", ca_file,
                       last_reason("cannot be read"));
+        tls_ctx_free(c);
+        return NULL;
+    }
+    SSL_CTX_set_verify(c->ssl_ctx, SSL_VERIFY_PEER, NULL);
+    (void)SSL_CTX_set_session_cache_mode(c->ssl_ctx, SSL_SESS_CACHE_OFF);
+    return c;
+}
+
+int tls_store_open(void)
+{
+    const char *path = getenv(X509_get_default_cert_file_env());
+
+    return open(path != NULL ? path : X509_get_default_cert_file(), O_RDONLY | O_CLOEXEC);
+}
+
+/* The certificates of a PEM file into the context's store; how many. */
+static unsigned add_trusted(SSL_CTX *ctx, struct span pem)
+{
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    BIO *bio = BIO_new_mem_buf(pem.p, (int)pem.len);
+    X509 *x;
+    unsigned n = 0;
+
+    while (bio != NULL && (x = PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL)) != NULL) {
+        n += X509_STORE_add_cert(store, x) == 1;
+        X509_free(x);
+    }
+    (void)BIO_free(bio);
+    ERR_clear_error(); /* the end of the file is one */
+    return n;
+}
+
+static int read_store(int fd, struct buf *ret, struct err *e)
+{
+    ssize_t n = 1;
+
+    while (n > 0) {
+        if (buf_reserve(ret, 65536, STORE_MAX) < 0)
+            return err_set(e, ERR_LIMIT,
+                           "the store of trusted certificates is too large");
+        n = pread(fd, ret->p + ret->len, ret->cap - ret->len, (off_t)ret->len);
+        if (n < 0)
+            return err_sys(e, "read the store of trusted certificates");
+        ret->len += (size_t)n;
+    }
+    return 0;
+}
+
+struct tls_ctx *tls_ctx_client_from(int store_fd, struct err *e)
+{
+    AUTO(buf_done)
+    struct buf pem = BUF_INIT;
+    struct tls_ctx *c = NULL;
+
+    if (read_store(store_fd, &pem, e) == 0)
+        c = ctx_new(TLS_client_method(), e);
+    if (c == NULL)
+        return NULL;
+    if (add_trusted(c->ssl_ctx, buf_span(&pem)) == 0) {
+        (void)err_set(e, ERR_CONFIG, "no trusted certificates on this system");
         tls_ctx_free(c);
         return NULL;
     }

@@ -42,6 +42,10 @@ struct tls_ctx *tls_ctx_server(struct tls_cert_slot *slot, const char *const *al
                                struct err *e);
 /** Verifies the chain against the system's store, and `ca_file` as well unless NULL. */
 struct tls_ctx *tls_ctx_client(const char *ca_file, struct err *e);
+/** The file of the system's store, for who will not be able to open it later; -1: none. */
+int tls_store_open(void);
+/** As tls_ctx_client(), with what is trusted read from `store_fd` (borrowed). */
+struct tls_ctx *tls_ctx_client_from(int store_fd, struct err *e);
 void tls_ctx_free(struct tls_ctx *c);
 /** Apply our modes, versions and ciphers to a context somebody else made (libwebsockets). */
 void tls_ctx_tune(struct ssl_ctx_st *ctx);

@@ -161,9 +161,12 @@ static void start_tls(struct flow *f)
 {
     struct flows *fs = f->flows;
     struct err e = {0};
+    int store = fs->ward->guard->store_fd;
 
+    /* The sealed guard opens nothing any more. */
     if (!fs->proxy_tls)
-        fs->proxy_tls = tls_ctx_client(NULL, &e);
+        fs->proxy_tls =
+            store > 0 ? tls_ctx_client_from(store, &e) : tls_ctx_client(NULL, &e);
     flow_set_state(f, FLOW_ASK_PROXY);
     loop_timer_start(&f->deadline, TLS_MS);
     conn_want(f->outer, 0);

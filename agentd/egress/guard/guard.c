@@ -28,6 +28,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/sock.h"
+#include "common/tls.h"
 
 struct guard_process {
     struct guard guard; /* what wards see */
@@ -412,6 +413,7 @@ static int start(struct guard_process *g, int *take_fd, struct err *e)
     if (ignore_signals(e) < 0)
         return -1;
     use_all_descriptors();
+    g->guard.store_fd = tls_store_open(); /* for proxies that are spoken TLS with */
     if (role_guard_seal(e) < 0)
         return -1;
     g->wards = mem_zalloc(CHANNEL_INDEX_MAX + 1, sizeof(struct ward *));
@@ -434,6 +436,8 @@ static void end(struct guard_process *g)
     loop_free(g->guard.loop);
     audit_free(g->guard.audit);
     sock_close(&g->audit_fd);
+    if (g->guard.store_fd > 0)
+        sock_close(&g->guard.store_fd);
 }
 
 int guard_main(int fd)

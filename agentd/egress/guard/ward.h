@@ -27,6 +27,8 @@ struct guard {
         *keeper;        /* guard/keeper_link.h: PIN, WANT_REPLY, ASK_WHO with answers */
     struct floor floor; /* changes under FLOOR */
     char resolvers[CHANNEL_TEXT_MAX]; /* the system's, "addr:port,..." */
+    int store_fd; /* of trusted certificates (tls_store_open()); nothing can be opened later.
+                     0: none */
 };
 
 struct ward {

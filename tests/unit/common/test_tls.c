@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "common/tls.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -165,6 +166,35 @@ static void an_untrusted_issuer_is_named_and_made_harmless(void **state)
                       "?Root?, which is not trusted here (a TLS-intercepting proxy? give "
                       "its CA with --ca-file)");
     tls_ctx_free(bare);
+}
+
+static void what_is_trusted_may_be_opened_before_it_is_used(void **state)
+{
+    struct world *w = *state;
+    int ours = open(w->pki.ca_file, O_RDONLY | O_CLOEXEC);
+    int none = open("/dev/null", O_RDONLY | O_CLOEXEC), fd;
+    struct tls_ctx *c = tls_ctx_client_from(ours, NULL);
+    struct err e = {0};
+
+    assert_non_null(c);
+    assert_int_equal(try_name(w, c, "a.example.com"), 0);
+    assert_int_equal(try_name(w, c, "b.example.org"), -1);
+    tls_ctx_free(c);
+    c = tls_ctx_client_from(ours, NULL); /* again: the offset does not matter */
+    assert_non_null(c);
+    tls_ctx_free(c);
+    assert_null(tls_ctx_client_from(none, &e));
+    assert_int_equal(e.code, ERR_CONFIG);
+    assert_null(tls_ctx_client_from(-1, &e));
+    (void)close(ours);
+    (void)close(none);
+    assert_int_equal(setenv("SSL_CERT_FILE", "/nonexistent.pem", 1), 0);
+    assert_int_equal(tls_store_open(), -1);
+    assert_int_equal(setenv("SSL_CERT_FILE", w->pki.ca_file, 1), 0);
+    fd = tls_store_open();
+    assert_true(fd >= 0);
+    (void)close(fd);
+    assert_int_equal(unsetenv("SSL_CERT_FILE"), 0);
 }
 
 static void an_expired_certificate_is_refused_as_such(void **state)
@@ -350,6 +380,7 @@ int main(void)
         T(every_other_name_is_refused_with_both_names),
         T(a_common_name_is_no_name),
         T(an_untrusted_issuer_is_named_and_made_harmless),
+        T(what_is_trusted_may_be_opened_before_it_is_used),
         T(an_expired_certificate_is_refused_as_such),
         T(alpn_takes_our_first_and_refuses_what_has_nothing_of_ours),
         T(old_tls_versions_are_refused_and_1_2_is_aead_only),

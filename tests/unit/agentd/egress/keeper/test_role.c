@@ -26,6 +26,7 @@
 #include "common/buf.h"
 #include "common/crypto.h"
 #include "common/loop.h"
+#include "common/tls.h"
 #include "tests/support/test.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -169,6 +170,19 @@ static int draws_random_numbers(void)
     return DONE;
 }
 
+static int store = -1; /* opened before, by main() */
+
+static int makes_tls(void)
+{
+    struct err e = {0};
+    struct tls_ctx *c = tls_ctx_client_from(store, &e);
+
+    if (c == NULL)
+        (void)told(&e);
+    tls_ctx_free(c);
+    return c == NULL;
+}
+
 static int passes_sealed_texts(void)
 {
     AUTO(buf_done)
@@ -296,6 +310,7 @@ static const struct {
     {"inet sockets", makes_inet_sockets, 0},
     {"the loop", runs_a_loop, 0},
     {"random numbers", draws_random_numbers, 0},
+    {"tls", makes_tls, 0},
     {"sealed texts", passes_sealed_texts, 0},
     {"splice", splices, 0},
     {"memory", takes_memory, 0},
@@ -656,5 +671,6 @@ int main(void)
         cmocka_unit_test(a_sandbox_has_one_architecture),
     };
 
+    store = tls_store_open();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
