@@ -493,7 +493,8 @@ static int object_text(const struct nlmsghdr *m, const char *family, struct buf 
         rc = buf_addf(out, "object %s %s\ttype %u", family,
                       nftnl_obj_get_str(o, NFTNL_OBJ_NAME),
                       nftnl_obj_get_u32(o, NFTNL_OBJ_TYPE));
-    if (rc >= 0 && nftnl_obj_is_set(o, NFTNL_OBJ_QUOTA_BYTES))
+    /* The attributes of all kinds have the same numbers. */
+    if (rc >= 0 && nftnl_obj_get_u32(o, NFTNL_OBJ_TYPE) == NFT_OBJECT_QUOTA)
         rc = buf_addf(out, " bytes %llu",
                       (unsigned long long)nftnl_obj_get_u64(o, NFTNL_OBJ_QUOTA_BYTES));
     if (rc >= 0)

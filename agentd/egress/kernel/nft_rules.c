@@ -33,6 +33,7 @@ enum {
     T_BITS = 6,
     CT_INVALID = 1,
     CT_ESTABLISHED = 2,
+    CT_RELATED = 4,
     CT_NEW = 8,
     PRIO_MANGLE = -150,
     PRIO_FILTER = 0,
@@ -417,6 +418,12 @@ static void base_sealed(struct nft_batch *b)
     rule_begin(b, "output"); /* the guard's answers */
     rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
     end(b, NF_ACCEPT);
+    for (size_t i = 0; i < 2; i++) { /* resets and ICMP errors, of refusals too */
+        rule_begin(b, "output");
+        daddr_in(b, families[i], i == 0 ? "own4" : "own6");
+        rule_ct_state(b, CT_RELATED);
+        end(b, NF_ACCEPT);
+    }
     rule_begin(b, "output");
     rule_verdict(b, NFT_JUMP, "judge");
     rule_end(b, NULL);
