@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT */
+#include "agentd/egress/guard/flow.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "tests/support/flows_scene.h"
+#include "tests/support/test.h"
+
+#define POLICY(proxy)                                                                    \
+    "{\"version\":1,\"allow\":[\"good.example:443\",\"good.example:80\","                \
+    "\"inner.example:443\",{\"to\":{\"cidr\":\"198.51.100.0/24\"},\"ports\":\"443\"}],"  \
+    "\"proxy\":{" proxy "}}"
+#define AT_ADDRESS "\"url\":\"http://user:secret@10.1.0.3:3128\""
+#define YES        "HTTP/1.1 200 Connection established\r\n\r\n"
+
+struct scene {
+    struct flows_scene s;
+    int proxy; /* listens */
+    struct buf hello;
+};
+
+static void open_scene(struct scene *x, const char *policy)
+{
+    flows_scene_open(&x->s, policy);
+    flows_scene_name(&x->s, "good.example", "203.0.113.7");
+    flows_scene_name(&x->s, "inner.example", "10.1.0.9");
+    flows_scene_name(&x->s, "proxy.example", "10.1.0.3");
+    x->proxy = flows_scene_listen("10.1.0.3:3128");
+    x->hello = (struct buf)BUF_INIT;
+    flows_scene_hello("good.example", 0, 999, &x->hello);
+}
+
+static void close_scene(struct scene *x)
+{
+    /* Whatever happened, nobody outside the guard and its proxy reads this. */
+    assert_null(strstr(flows_scene_records(&x->s), "secret"));
+    sock_close(&x->proxy);
+    buf_done(&x->hello);
+    flows_scene_close(&x->s);
+}
+
+static int send_hello(struct scene *x, const char *to)
+{
+    int fd = flows_scene_connect(&x->s, to);
+
+    flows_scene_write(&x->s, fd, x->hello.p, x->hello.len);
+    return fd;
+}
+
+/* Reads a head from the program's side of the proxy. */
+static void read_head(struct flows_scene *s, int fd, char out[1024])
+{
+    struct buf b = BUF_INIT;
+
+    while (b.len < 4 || memcmp(b.p + b.len - 4, "\r\n\r\n", 4) != 0) {
+        size_t before = b.len;
+
+        flows_scene_read(s, fd, b.len + 1, &b);
+        assert_true(b.len > before && b.len < 1023);
+    }
+    memcpy(out, b.p, b.len);
+    out[b.len] = '\0';
+    buf_done(&b);
+}
+
+static void assert_hello(struct scene *x, int fd)
+{
+    struct buf got = BUF_INIT;
+
+    flows_scene_read(&x->s, fd, x->hello.len, &got);
+    assert_true(span_eq(buf_span(&got), buf_span(&x->hello)));
+    buf_done(&got);
+}
+
+static void the_proxy_is_asked_for_the_address_that_was_checked(void **state)
+{
+    static const char *const policy[] = {
+        POLICY(AT_ADDRESS),
+        POLICY(AT_ADDRESS ",\"required\":true"),
+        POLICY("\"url\":\"http://user:secret@proxy.example:3128\""),
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(policy); i++) {
+        struct scene x;
+        char head[1024];
+        int fd, at;
+
+        open_scene(&x, policy[i]);
+        fd = send_hello(&x, "203.0.113.66:443");
+        at = flows_scene_accept(&x.s, x.proxy);
+        if (at < 0)
+            fail_msg("records: %s", flows_scene_records(&x.s));
+        read_head(&x.s, at, head);
+        assert_ptr_equal(strstr(head, "CONNECT 203.0.113.7:443 HTTP/1.1\r\n"), head);
+        assert_non_null(strstr(head, "Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="));
+        assert_true(flows_scene_is_quiet(&x.s, at)); /* nothing before the yes */
+        flows_scene_say(&x.s, at, YES "early");
+        assert_hello(&x, at);
+        flows_scene_expect(&x.s, fd, "early");
+        sock_close(&at);
+        assert_string_equal(flows_scene_end(&x.s, fd), "eof");
+        sock_close(&fd);
+        flows_scene_recorded(&x.s, "good.example", "\"dialed\":\"203.0.113.7\"",
+                             ":3128\"", NULL);
+        close_scene(&x);
+    }
+}
+
+static void by_name_where_the_policy_says_so(void **state)
+{
+    struct scene x;
+    char head[1024];
+    int fd, at;
+
+    (void)state;
+    open_scene(&x, POLICY(AT_ADDRESS ",\"by\":\"name\""));
+    fd = send_hello(&x, "203.0.113.66:443");
+    at = flows_scene_accept(&x.s, x.proxy);
+    read_head(&x.s, at, head);
+    assert_ptr_equal(strstr(head, "CONNECT good.example:443 HTTP/1.1\r\n"), head);
+    sock_close(&fd);
+    sock_close(&at);
+    close_scene(&x);
+}
+
+static void socks_is_spoken_with_the_address(void **state)
+{
+    struct scene x;
+    struct buf got = BUF_INIT;
+    int fd, at;
+
+    (void)state;
+    open_scene(&x, POLICY("\"url\":\"socks5://10.1.0.3:3128\""));
+    fd = send_hello(&x, "203.0.113.66:443");
+    at = flows_scene_accept(&x.s, x.proxy);
+    flows_scene_read(&x.s, at, 3, &got);
+    assert_memory_equal(got.p, "\x05\x01\x00", 3);
+    buf_done(&got);
+    flows_scene_write(&x.s, at, "\x05\x00", 2);
+    flows_scene_read(&x.s, at, 10, &got);
+    assert_memory_equal(got.p, "\x05\x01\x00\x01\xcb\x00\x71\x07\x01\xbb", 10);
+    buf_done(&got);
+    flows_scene_write(&x.s, at, "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00", 10);
+    assert_hello(&x, at);
+    sock_close(&fd);
+    sock_close(&at);
+    close_scene(&x);
+}
+
+static void
+a_private_address_behind_a_name_is_refused_before_the_proxy_hears_of_it(void **state)
+{
+    struct buf hello = BUF_INIT;
+    struct scene x;
+    int fd;
+
+    (void)state;
+    open_scene(&x, POLICY(AT_ADDRESS ",\"by\":\"name\""));
+    flows_scene_hello("inner.example", 0, 999, &hello);
+    fd = flows_scene_connect(&x.s, "203.0.113.66:443");
+    flows_scene_write(&x.s, fd, hello.p, hello.len);
+    assert_string_equal(flows_scene_end(&x.s, fd), "reset");
+    flows_scene_recorded(&x.s, "refused", "inner.example", "floor", NULL);
+    assert_int_equal(flows_scene_accept(&x.s, x.proxy), -1);
+    sock_close(&fd);
+    buf_done(&hello);
+    close_scene(&x);
+}
+
+/* What a proxy may do instead of saying yes. */
+static void a_proxy_that_fails_is_never_gone_around(void **state)
+{
+    static const char *const policy[] = {POLICY(AT_ADDRESS),
+                                         POLICY(AT_ADDRESS ",\"required\":true")};
+    static const char *const answer[] = {
+        "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "garbage\n\n", ""};
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(policy) * COUNT_OF(answer); i++) {
+        int direct = flows_scene_listen("203.0.113.7:443"), fd, at;
+        struct scene x;
+        char head[1024];
+
+        open_scene(&x, policy[i % 2]);
+        fd = send_hello(&x, "203.0.113.7:443");
+        at = flows_scene_accept(&x.s, x.proxy);
+        read_head(&x.s, at, head);
+        flows_scene_say(&x.s, at, answer[i / 2]);
+        sock_close(&at);
+        assert_string_equal(flows_scene_end(&x.s, fd), "reset");
+        flows_scene_recorded(&x.s, "good.example", "\"end\":\"proxy\"", NULL);
+        sock_close(&fd);
+        fd = accept(direct, NULL, NULL);
+        assert_int_equal(fd, -1);
+        sock_close(&direct);
+        close_scene(&x);
+    }
+}
+
+static void a_proxy_that_is_gone_is_told_in_words(void **state)
+{
+    int direct = flows_scene_listen("203.0.113.7:80"), fd;
+    struct buf got = BUF_INIT;
+    struct scene x;
+
+    (void)state;
+    open_scene(&x, POLICY(AT_ADDRESS));
+    sock_close(&x.proxy);
+    fd = flows_scene_connect(&x.s, "203.0.113.7:80");
+    flows_scene_say(&x.s, fd, "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n");
+    flows_scene_read(&x.s, fd, SIZE_MAX, &got);
+    assert_int_equal(buf_add(&got, "", 1), 0);
+    assert_non_null(strstr((const char *)got.p, "HTTP/1.1 502 "));
+    assert_null(strstr((const char *)got.p, "secret"));
+    sock_close(&fd);
+    fd = accept(direct, NULL, NULL);
+    assert_int_equal(fd, -1);
+    sock_close(&direct);
+    buf_done(&got);
+    close_scene(&x);
+}
+
+static void no_proxy_goes_direct_unless_a_proxy_is_required(void **state)
+{
+    static const struct {
+        const char *policy;
+        bool is_direct;
+    } way[] = {
+        {POLICY(AT_ADDRESS ",\"no_proxy\":\"good.example\""), true},
+        {POLICY(AT_ADDRESS ",\"no_proxy\":\"203.0.113.0/24\""), true},
+        {POLICY(AT_ADDRESS ",\"no_proxy\":\".example:443\""), true},
+        {POLICY(AT_ADDRESS ",\"no_proxy\":\".example:444,198.51.100.0/24\""), false},
+        {POLICY(AT_ADDRESS ",\"no_proxy\":\"good.example\",\"required\":true"), false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(way); i++) {
+        int direct = flows_scene_listen("203.0.113.7:443"), fd, at;
+        struct scene x;
+
+        open_scene(&x, way[i].policy);
+        fd = send_hello(&x, "203.0.113.7:443");
+        at = flows_scene_accept(&x.s, way[i].is_direct ? direct : x.proxy);
+        if (at < 0)
+            fail_msg("row %zu", i);
+        sock_close(&at);
+        at = accept(way[i].is_direct ? x.proxy : direct, NULL, NULL);
+        assert_int_equal(at, -1);
+        sock_close(&fd);
+        sock_close(&direct);
+        close_scene(&x);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_proxy_is_asked_for_the_address_that_was_checked),
+        cmocka_unit_test(by_name_where_the_policy_says_so),
+        cmocka_unit_test(socks_is_spoken_with_the_address),
+        cmocka_unit_test(
+            a_private_address_behind_a_name_is_refused_before_the_proxy_hears_of_it),
+        cmocka_unit_test(a_proxy_that_fails_is_never_gone_around),
+        cmocka_unit_test(a_proxy_that_is_gone_is_told_in_words),
+        cmocka_unit_test(no_proxy_goes_direct_unless_a_proxy_is_required),
+    };
+
+    if (!flows_scene_enter())
+        return 0;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
