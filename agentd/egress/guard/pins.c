@@ -17,8 +17,8 @@
 
 #include <string.h>
 
-#include "agentd/egress/guard/keeper_link.h"
 #include "agentd/egress/guard/names.h"
+#include "agentd/egress/guard/pin_batch.h"
 #include "common/crypto.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -28,7 +28,6 @@ enum {
     PORTS_MAX = 64,  /* of one name */
     RENEW_S = 30,    /* before the end */
     CARE_TURN = 256, /* entries looked after in one turn of the loop */
-    WAIT_REQUESTS = NAMES_ADDRS_MAX * PORTS_MAX / CHANNEL_PINS,
     HELD_S = NAMES_TTL_MIN_S + NAMES_GRACE_S /* what a renewal gives */
 };
 
@@ -46,30 +45,23 @@ struct entry {
     char name[];
 };
 
-struct wait_request {
-    struct pins_wait *wait;
-    struct keeper_request *request;
-};
 struct pins_wait {
     struct pins_wait *next, **prev;
     struct pins *pins;
     pins_fn *fn;
     void *arg;
-    struct loop_job end;
-    struct wait_request sent[WAIT_REQUESTS];
-    size_t n_sent, n_open;
-    bool has_failed;
+    struct pin_batch *batch;
     uint64_t end_ms;
     size_t n; /* addresses whose acknowledgement is waited for */
     struct ip_addr addr[NAMES_ADDRS_MAX];
     char name[];
 };
 
-/* A message that nobody waits for. */
+/* A batch that nobody waits for. */
 struct errand {
     struct errand *next, **prev;
     struct pins *pins;
-    struct keeper_request *request;
+    struct pin_batch *batch;
 };
 
 struct pins {
@@ -243,24 +235,7 @@ static bool same_ports(const struct entry *e, const uint16_t *port, size_t n)
     return e->n_ports == n && (n == 0 || memcmp(e->port, port, n * sizeof(*port)) == 0);
 }
 
-/* -- messages --------------------------------------------------------------------------------------- */
-
-struct outbox {
-    struct pins *pins;
-    struct pins_wait *wait; /* NULL: nobody waits */
-    bool has_failed;
-    struct err why;
-    struct channel_msg m;
-};
-
-static void outbox_init(struct outbox *o, struct pins *p, struct pins_wait *w)
-{
-    o->pins = p;
-    o->wait = w;
-    o->has_failed = false;
-    o->why = (struct err){0};
-    channel_msg_init(&o->m, CHANNEL_PIN, p->ward->index);
-}
+/* -- errands ---------------------------------------------------------------------------------- */
 
 static void complain(struct pins *p, const char *what)
 {
@@ -276,99 +251,58 @@ static void errand_free(struct errand *r)
     *r->prev = r->next;
     if (r->next)
         r->next->prev = r->prev;
-    keeper_link_cancel(&r->request);
+    pin_batch_cancel(&r->batch);
     mem_free(r);
 }
 
-static void on_errand(void *arg, struct channel_msg *m)
+static void on_errand(void *arg, bool ok)
 {
     struct errand *r = arg;
 
-    r->request = NULL;
-    if (!m || m->error)
+    r->batch = NULL;
+    if (!ok)
         complain(r->pins, "the kernel did not renew or remove pins");
     errand_free(r);
 }
 
-static int send_errand(struct outbox *o)
+/* NULL: no memory, which is said. What is not told to the kernel stays there until its end:
+ * the guard itself decides by its own table. */
+static struct errand *errand_new(struct pins *p)
 {
-    struct pins *p = o->pins;
     struct errand *r = mem_zalloc(1, sizeof(*r));
 
-    if (!r)
-        return err_set(&o->why, ERR_NOMEM, "pins: no memory");
+    if (r)
+        r->batch = pin_batch_new(p->ward, on_errand, r);
+    if (!r || !r->batch) {
+        mem_free(r);
+        complain(p, "no memory to renew or remove pins");
+        return NULL;
+    }
     r->pins = p;
     r->prev = &p->errands;
     r->next = p->errands;
     if (r->next)
         r->next->prev = &r->next;
     p->errands = r;
-    r->request = keeper_link_ask(p->ward->guard->keeper, &o->m, on_errand, r, &o->why);
-    if (r->request)
-        return 0;
+    return r;
+}
+
+static void errand_send(struct errand *r)
+{
+    struct err e = {0};
+
+    if (pin_batch_send(r->batch, &e) == 0)
+        return;
+    complain(r->pins, e.msg);
     errand_free(r);
-    return -1;
-}
-
-static void on_waited(void *arg, struct channel_msg *m)
-{
-    struct wait_request *r = arg;
-    struct pins_wait *w = r->wait;
-
-    r->request = NULL;
-    w->has_failed |= !m || m->error;
-    if (--w->n_open == 0)
-        loop_job_defer(&w->end);
-}
-
-static int send_waited(struct outbox *o)
-{
-    struct pins_wait *w = o->wait;
-    struct wait_request *r = &w->sent[w->n_sent];
-
-    if (w->n_sent == WAIT_REQUESTS)
-        return err_set(&o->why, ERR_LIMIT, "too many pins in one answer");
-    r->wait = w;
-    r->request =
-        keeper_link_ask(o->pins->ward->guard->keeper, &o->m, on_waited, r, &o->why);
-    if (!r->request)
-        return -1;
-    w->n_sent++;
-    w->n_open++;
-    return 0;
-}
-
-static void outbox_flush(struct outbox *o)
-{
-    if (o->m.n_pins == 0 || o->has_failed)
-        return;
-    o->has_failed = (o->wait ? send_waited(o) : send_errand(o)) < 0;
-    if (o->has_failed && !o->wait)
-        complain(o->pins, o->why.msg);
-    o->m.n_pins = 0;
-}
-
-static void outbox_add(struct outbox *o, const struct ip_addr *a, uint16_t port,
-                       uint64_t left_ms)
-{
-    struct nft_pin *pin;
-
-    if (o->m.n_pins == CHANNEL_PINS)
-        outbox_flush(o);
-    if (o->has_failed)
-        return;
-    pin = &o->m.pin[o->m.n_pins++];
-    pin->addr = *a;
-    pin->port = port;
-    pin->ttl_s = (uint32_t)((left_ms + 999) / 1000);
 }
 
 /* Tell the kernel of an entry's ports, each with the latest end. */
-static void outbox_entry(struct outbox *o, const struct entry *e, uint64_t now)
+static void tell_entry(struct pins *p, struct pin_batch *b, const struct entry *e)
 {
     for (size_t i = 0; i < e->n_ports; i++)
-        outbox_add(o, &e->addr, e->port[i],
-                   end_of(o->pins, &e->addr, e->port[i], NULL) - now);
+        pin_batch_add(b, &e->addr, e->port[i],
+                      end_of(p, &e->addr, e->port[i], NULL) - now_ms(p));
 }
 
 /* -- adding ----------------------------------------------------------------------------------------- */
@@ -377,13 +311,13 @@ static void outbox_entry(struct outbox *o, const struct entry *e, uint64_t now)
 static void evict(struct pins *p)
 {
     struct entry *e = p->heap[0];
-    struct outbox out;
+    struct errand *r = e->n_ports ? errand_new(p) : NULL;
 
-    outbox_init(&out, p, NULL);
-    for (size_t i = 0; i < e->n_ports; i++)
+    for (size_t i = 0; r && i < e->n_ports; i++)
         if (end_of(p, &e->addr, e->port[i], e) == 0)
-            outbox_add(&out, &e->addr, e->port[i], 0);
-    outbox_flush(&out);
+            pin_batch_add(r->batch, &e->addr, e->port[i], 0);
+    if (r)
+        errand_send(r);
     entry_drop(p, e);
 }
 
@@ -412,21 +346,21 @@ static struct entry *entry_new(struct pins *p, const struct ip_addr *a, const ch
     return e;
 }
 
-static int add_one(struct outbox *o, const struct ip_addr *a, const uint16_t *port,
+/* 0, or -1: no memory. */
+static int add_one(struct pins_wait *w, const struct ip_addr *a, const uint16_t *port,
                    size_t n_ports)
 {
-    struct pins *p = o->pins;
-    struct pins_wait *w = o->wait;
+    struct pins *p = w->pins;
     struct entry *e = find(p, a, w->name);
 
     if (!e)
         e = entry_new(p, a, w->name, w->end_ms);
     if (!e)
-        return err_set(&o->why, ERR_NOMEM, "pins: no memory");
+        return -1;
     if (!same_ports(e, port, n_ports)) {
         e->acked_ms = 0;
         if (set_ports(e, port, n_ports) < 0)
-            return err_set(&o->why, ERR_NOMEM, "pins: no memory");
+            return -1;
     }
     if (w->end_ms > e->end_ms) {
         e->end_ms = w->end_ms;
@@ -437,15 +371,13 @@ static int add_one(struct outbox *o, const struct ip_addr *a, const uint16_t *po
     if (e->acked_ms && e->acked_ms + NAMES_GRACE_S * 500 >= w->end_ms)
         return 0;
     w->addr[w->n++] = *a;
-    outbox_entry(o, e, now_ms(p));
-    return o->has_failed ? -1 : 0;
+    tell_entry(p, w->batch, e);
+    return 0;
 }
 
 static void wait_free(struct pins_wait *w)
 {
-    for (size_t i = 0; i < w->n_sent; i++)
-        keeper_link_cancel(&w->sent[i].request);
-    loop_job_cancel(&w->end);
+    pin_batch_cancel(&w->batch);
     *w->prev = w->next;
     if (w->next)
         w->next->prev = w->prev;
@@ -459,13 +391,13 @@ void pins_cancel(struct pins_wait **w)
     *w = NULL;
 }
 
-static void on_end(void *arg)
+static void on_told(void *arg, bool ok)
 {
     struct pins_wait *w = arg;
-    bool ok = !w->has_failed;
     pins_fn *fn = w->fn;
     void *fn_arg = w->arg;
 
+    w->batch = NULL;
     for (size_t i = 0; i < w->n && ok; i++) {
         struct entry *e = find(w->pins, &w->addr[i], w->name);
 
@@ -486,6 +418,11 @@ static struct pins_wait *wait_new(struct pins *p, const char *name, uint32_t ttl
 
     if (!w)
         return NULL;
+    w->batch = pin_batch_new(p->ward, on_told, w);
+    if (!w->batch) {
+        mem_free(w);
+        return NULL;
+    }
     memcpy(w->name, name, len);
     w->pins = p;
     w->end_ms = now_ms(p) + (life_s < NAMES_TTL_MAX_S ? life_s : NAMES_TTL_MAX_S) * 1000;
@@ -494,7 +431,6 @@ static struct pins_wait *wait_new(struct pins *p, const char *name, uint32_t ttl
     if (w->next)
         w->next->prev = &w->next;
     p->waits = w;
-    loop_job_init(&w->end, p->ward->guard->loop, on_end, w);
     return w;
 }
 
@@ -506,7 +442,6 @@ struct pins_wait *pins_add(struct pins *p, const char *name, const struct ip_add
     size_t n_ports =
         decide_ports(p->ward->policy, name, ward_now_s(p->ward), port, PORTS_MAX);
     struct pins_wait *w = n <= NAMES_ADDRS_MAX ? wait_new(p, name, ttl_s) : NULL;
-    struct outbox out;
     int rc = 0;
 
     if (!w) {
@@ -516,20 +451,17 @@ struct pins_wait *pins_add(struct pins *p, const char *name, const struct ip_add
     }
     w->fn = fn;
     w->arg = arg;
-    outbox_init(&out, p, w);
     for (size_t i = 0; i < n && rc == 0; i++)
-        rc = add_one(&out, &addr[i], port, n_ports);
-    if (rc == 0)
-        outbox_flush(&out);
+        rc = add_one(w, &addr[i], port, n_ports);
     arm(p);
-    if (rc < 0 || out.has_failed) {
-        if (e)
-            *e = out.why;
+    if (rc < 0)
+        (void)err_set(e, ERR_NOMEM, "pins of \"%s\": no memory", name);
+    else
+        rc = pin_batch_send(w->batch, e);
+    if (rc < 0) {
         wait_free(w);
         return NULL;
     }
-    if (w->n_open == 0)
-        loop_job_defer(&w->end);
     return w;
 }
 
@@ -590,9 +522,8 @@ static bool is_allowed(const struct pins *p, const struct entry *e)
     return v.allowed;
 }
 
-static void renew(struct outbox *o, struct entry *e, uint64_t now)
+static void renew(struct pins *p, struct errand *r, struct entry *e)
 {
-    struct pins *p = o->pins;
     uint16_t port[PORTS_MAX];
     size_t n;
 
@@ -600,8 +531,8 @@ static void renew(struct outbox *o, struct entry *e, uint64_t now)
     if (!is_allowed(p, e) || (!same_ports(e, port, n) && set_ports(e, port, n) < 0)) {
         e->held = 0; /* its end stands */
     } else {
-        e->end_ms = now + HELD_S * 1000;
-        outbox_entry(o, e, now);
+        e->end_ms = now_ms(p) + HELD_S * 1000;
+        tell_entry(p, r->batch, e);
     }
     set_due(p, e);
 }
@@ -609,17 +540,21 @@ static void renew(struct outbox *o, struct entry *e, uint64_t now)
 static void on_care(void *arg)
 {
     struct pins *p = arg;
+    struct errand *r = NULL;
     uint64_t now = now_ms(p);
-    struct outbox out;
 
-    outbox_init(&out, p, NULL);
     for (int i = 0; i < CARE_TURN && p->n > 0 && p->heap[0]->due_ms <= now; i++) {
-        if (p->heap[0]->held)
-            renew(&out, p->heap[0], now);
+        struct entry *e = p->heap[0];
+
+        if (!r && e->held)
+            r = errand_new(p);
+        if (r && e->held)
+            renew(p, r, e);
         else
-            entry_drop(p, p->heap[0]);
+            entry_drop(p, e);
     }
-    outbox_flush(&out);
+    if (r)
+        errand_send(r);
     arm(p);
 }
 
@@ -644,31 +579,36 @@ static void reload_ports(const struct pins *p, struct entry *e)
 
 /* All that live, not only new ones: after another program's flush the keeper makes the kernel's
  * sets anew and gives the policy again. */
-static void reload_tell(struct outbox *o, struct entry *e, uint64_t now)
+static void reload_tell(struct pins *p, struct pin_batch *b, struct entry *e)
 {
+    uint64_t now = now_ms(p);
+
     for (size_t i = 0; i < e->n_old; i++)
-        if (end_of(o->pins, &e->addr, e->old[i], NULL) == 0)
-            outbox_add(o, &e->addr, e->old[i], 0);
+        if (end_of(p, &e->addr, e->old[i], NULL) == 0)
+            pin_batch_add(b, &e->addr, e->old[i], 0);
     for (size_t i = 0; i < e->n_ports; i++)
-        if (e->end_ms > now)
-            outbox_add(o, &e->addr, e->port[i],
-                       end_of(o->pins, &e->addr, e->port[i], NULL) - now);
-    mem_free(e->old);
-    e->old = NULL;
-    e->n_old = 0;
+        if (!has_port(e->old, e->n_old, e->port[i]) && e->end_ms > now)
+            pin_batch_add(b, &e->addr, e->port[i],
+                          end_of(p, &e->addr, e->port[i], NULL) - now);
 }
 
 void pins_reload(struct pins *p)
 {
-    uint64_t now = now_ms(p);
-    struct outbox out;
+    struct errand *r = errand_new(p);
 
     for (size_t i = 0; i < p->n; i++)
         reload_ports(p, p->heap[i]);
-    outbox_init(&out, p, NULL);
-    for (size_t i = 0; i < p->n; i++)
-        reload_tell(&out, p->heap[i], now);
-    outbox_flush(&out);
+    for (size_t i = 0; i < p->n; i++) {
+        struct entry *e = p->heap[i];
+
+        if (r)
+            reload_tell(p, r->batch, e);
+        mem_free(e->old);
+        e->old = NULL;
+        e->n_old = 0;
+    }
+    if (r)
+        errand_send(r);
     for (size_t i = p->n; i-- > 0;) /* dropping moves entries from behind, already seen */
         while (i < p->n && p->heap[i]->is_dead)
             entry_drop(p, p->heap[i]);
