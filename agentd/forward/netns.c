@@ -191,13 +191,13 @@ int netns_sysctl(struct netns *n, const char *name, struct err *e)
 
 /* -- the maker, there ------------------------------------------------------------------------ */
 
-static int answer_send(int sock, const struct answer *a, int fd)
+static int answer_send(int sock, struct answer *a, int fd)
 {
     union {
         char room[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
     } control = {.room = {0}};
-    struct iovec iov = {(void *)(uintptr_t)a, sizeof *a};
+    struct iovec iov = {a, sizeof *a};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
     struct cmsghdr *c;
 

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+
+#include <sched.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "agentd/egress/keeper/userns.h"
+#include "common/cdefs.h"
+#include "tests/support/boxed.h"
+#include "tests/support/test.h"
+
+/* A socket with a name in /run or /tmp, by which programs outside can be spoken to. */
+static void sockets_with_names_are_covered(void **state)
+{
+    static const char *const at[] = {"/tmp/egress-test.sock", "/run/egress-test.sock"};
+    static struct boxed_result r;
+    size_t i;
+    int fd;
+
+    EACH_MODE(m, state)
+    {
+        for (i = 0; i < COUNT_OF(at); i++) {
+            char script[64];
+
+            fd = boxed_listen(at[i], false);
+            if (fd < 0)
+                continue; /* /run is root's */
+            (void)snprintf(script, sizeof script, "test -e %s || echo none", at[i]);
+            boxed_run(&(struct boxed){.mode = m, .script = script}, &r);
+            assert_string_equal(r.out, "none\n");
+            (void)close(fd);
+            (void)unlink(at[i]);
+        }
+    }
+}
+
+/* Elsewhere they are covered too, unless they are asked for. */
+static void sockets_elsewhere_are_covered_but_for_bind(void **state)
+{
+    char name[64], script[256];
+    static struct boxed_result r;
+    int fd, second;
+
+    (void)snprintf(name, sizeof name, "/var/tmp/egress-test-%ld", (long)getpid());
+    (void)snprintf(script, sizeof script,
+                   "test -S %s && echo socket; test -e %s && echo there", name, name);
+    EACH_MODE(m, state)
+    {
+        fd = boxed_listen(name, false);
+        assert_true(fd >= 0);
+        boxed_run(&(struct boxed){.mode = m, .script = script}, &r);
+        assert_string_equal(r.out, "there\n");
+        assert_int_equal(boxed_connect(name, false), 0); /* for others it is as it was */
+        boxed_run(
+            &(struct boxed){.mode = m, .script = script, .bind = {name}, .n_bind = 1},
+            &r);
+        assert_string_equal(r.out, "socket\nthere\n");
+        boxed_run(
+            &(struct boxed){
+                .mode = m, .script = script, .bind = {"/var/tmp"}, .n_bind = 1},
+            &r);
+        assert_string_equal(r.out, "socket\nthere\n");
+        (void)close(fd);
+        (void)unlink(name);
+        /* One that only sends datagrams has nobody listening, and is spoken to all the same. */
+        second = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        struct sockaddr_un a = {.sun_family = AF_UNIX};
+        (void)snprintf(a.sun_path, sizeof a.sun_path, "%s", name);
+        assert_int_equal(bind(second, (struct sockaddr *)&a, sizeof a), 0);
+        boxed_run(&(struct boxed){.mode = m, .script = script}, &r);
+        assert_string_equal(r.out, "there\n");
+        (void)close(second);
+        (void)unlink(name);
+    }
+}
+
+/* As a chroot's: with it the host's processes would be seen. */
+static void with_another_proc(void)
+{
+    if (unshare(CLONE_NEWNS) < 0 ||
+        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("tmpfs", "/mnt", "tmpfs", 0, "mode=755") < 0 ||
+        mkdir("/mnt/a b", 0755) < 0 || mount("proc", "/mnt/a b", "proc", 0, NULL) < 0)
+        _exit(1);
+}
+
+static void another_proc_is_covered(void **state)
+{
+    static struct boxed_result r;
+
+    if (getuid() != 0) {
+        print_message("mounting needs root\n");
+        skip();
+    }
+    EACH_MODE(m, state)
+    {
+        boxed_run(
+            &(struct boxed){.mode = m,
+                            .script =
+                                "ls -A '/mnt/a b'; test -d '/mnt/a b' && echo empty",
+                            .before = with_another_proc},
+            &r);
+        assert_string_equal(r.out, "empty\n");
+    }
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sockets_with_names_are_covered),
+        cmocka_unit_test(sockets_elsewhere_are_covered_but_for_bind),
+        cmocka_unit_test(another_proc_is_covered),
+    };
+
+    return cmocka_run_group_tests(tests, boxed_find_modes, NULL);
+}
