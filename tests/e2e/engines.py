@@ -21,6 +21,7 @@ UNSHARE = program("unshare")
 RUNC = "/usr/sbin/runc"
 DOCKER = "/usr/bin/docker"  # Debian's, as the daemon's
 NUMBERS = itertools.count(1)
+RESOLV = "nameserver %s\noptions timeout:1 attempts:2\n" % NAMESERVER
 
 # Asks for each [kind, host, port] at once, as the first thing that a container does.
 PROBE = r"""
@@ -30,13 +31,12 @@ def one(kind, host, port):
     try:
         if kind == "udp":
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-                s.settimeout(1)
+                s.settimeout(wait)
                 s.connect((host, port))
                 s.send(b"x" * 1200)
                 s.recv(100)
         else:
-            with socket.create_connection((host, port), 4) as s:
-                s.settimeout(4)
+            with socket.create_connection((host, port), wait) as s:
                 if kind == "http":
                     s.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % host.encode())
                 first = s.recv(400)
@@ -47,6 +47,7 @@ def one(kind, host, port):
         return "silent"
     except OSError:
         return "refused"
+wait = float(sys.argv[2])
 print(json.dumps([one(*t) for t in json.loads(sys.argv[1])]))
 """
 ALLOWED = [["http", "web.example.test", 80], ["tcp", "db.example.test", 5432]]
@@ -73,7 +74,7 @@ class Floor:
         self.place = lab.place / ("engines%d" % next(NUMBERS))
         self.place.mkdir()
         self.cgroup = "agentd-test-%d-%s" % (os.getpid(), self.place.name)
-        (self.place / "resolv.conf").write_text("nameserver %s\n" % NAMESERVER)
+        (self.place / "resolv.conf").write_text(RESOLV)
         self.holder = Process([NSENTER, "--net=/run/netns/" + lab.host, UNSHARE, "--mount", "--propagation",
                                "private", "sh", "-c", "mount -t tmpfs run /run && mkdir -p /run/lock && "
                                "mount --bind %s /etc/resolv.conf && echo ready && exec sleep 100000"
@@ -100,7 +101,7 @@ class Floor:
             (root / name).symlink_to("usr/" + name)
         (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
         (root / "etc/nsswitch.conf").write_text("hosts: files dns\n")
-        (root / "etc/resolv.conf").write_text("nameserver %s\n" % NAMESERVER)
+        (root / "etc/resolv.conf").write_text(RESOLV)
         for name in ("hosts", "hostname"):
             (root / "etc" / name).write_text("")
         with tarfile.open(self.place / "image.tar", "w") as t:
@@ -249,9 +250,9 @@ class Runc:
         pass  # `run` ends with its container
 
 
-def probe(*more):
+def probe(*more, wait=5):
     """The command that asks for all of ALLOWED and DENIED."""
-    return ["/usr/bin/python3", "-c", PROBE, json.dumps([*ALLOWED, *DENIED, *more])]
+    return ["/usr/bin/python3", "-c", PROBE, json.dumps([*ALLOWED, *DENIED, *more]), str(wait)]
 
 
 def judge(done):
