@@ -149,7 +149,12 @@ static int ask(const struct options *o, struct span request, struct buf *ret,
         if (e->code != ERR_SYS || e->sys != ECONNREFUSED)
             return -1;
     }
-    return control_call(CONTROL_SERVE_PATH, request, ret, e);
+    if (control_call(CONTROL_SERVE_PATH, request, ret, e) == 0)
+        return 0;
+    if (o->name && e->code == ERR_SYS)
+        return err_wrap(e, "no `run` of yours keeps \"%s\", and of the host's service",
+                        o->name);
+    return -1;
 }
 
 /* -- attach -------------------------------------------------------------------------------------------- */
