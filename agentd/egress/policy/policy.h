@@ -107,7 +107,7 @@ struct policy_limits {    /* 0: no limit */
     uint32_t names;  /* distinct names under wildcards; sandbox only; default below */
     uint32_t labels; /* labels that a wildcard may stand for; default below */
 };
-#define POLICY_QUESTIONS_PER_S 100
+#define POLICY_QUESTIONS_PER_S 500
 #define POLICY_NAMES           1000
 #define POLICY_LABELS          4
 
