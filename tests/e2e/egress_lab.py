@@ -10,9 +10,13 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+
+import pytest
 
 from conftest import ROOT, Certs, Process, program, tool
 from processes import wait_until
@@ -45,13 +49,17 @@ def sh(*argv, **kw):
 class Lab:
     numbers = itertools.count(1)
 
-    def __init__(self, work):
+    def __init__(self):
         tag = "tl%d_%d" % (os.getpid() % 100000, next(self.numbers))
         self.host, self.world = tag + "h", tag + "w"
-        self.place = pathlib.Path(work) / ("lab-" + tag)
-        self.place.mkdir(parents=True)
+        # Not below the build folder or /tmp: an ordinary user reads it, and so do sandboxes.
+        self.place = pathlib.Path(tempfile.mkdtemp(prefix=tag, dir="/var/tmp"))
         os.chmod(self.place, 0o755)
+        self.binary = str(self.place / "agentd")
+        shutil.copy(tool("agentd"), self.binary)
         self.certs = Certs(self.place / "certs", DOMAIN)
+        os.chmod(self.place / "certs", 0o755)
+        os.chmod(self.certs.ca, 0o644)
         self.things = []
         self.names = itertools.count(1)
         for ns in (self.host, self.world):
@@ -81,7 +89,6 @@ class Lab:
         self.outside.wait_line(lambda line: line == "ready")
         wait_until(lambda: self.from_host(sys.executable, "-c", "import socket; socket.create_connection("
                                           "('203.0.113.10', 80), 1)").returncode == 0, 15, "the cable")
-        self.clean = self.mark()
 
     # -- the two sides
 
@@ -122,7 +129,7 @@ class Lab:
                 "HOME": "/"}
 
     def agentd(self, *args, user=None, **kw):
-        return self.from_host(tool("agentd"), "egress", *args, user=user, env=self.environment(user),
+        return self.from_host(self.binary, "egress", *args, user=user, env=self.environment(user),
                               cwd="/", **kw)
 
     def run(self, policy, *command, user=None, options=(), timeout=60):
@@ -130,7 +137,7 @@ class Lab:
         return self.agentd("run", "--policy", policy, *options, "--", *command, user=user, timeout=timeout)
 
     def start(self, policy, *command, user=None, options=(), **kw):
-        p = Process(self.host_argv(user) + [tool("agentd"), "egress", "run", "--policy", policy, *options,
+        p = Process(self.host_argv(user) + [self.binary, "egress", "run", "--policy", policy, *options,
                                             "--", *command], env=self.environment(user), cwd="/", **kw)
         self.things.append(p)
         return p
@@ -178,3 +185,17 @@ class Lab:
         self.outside.end()
         for ns in (self.host, self.world):
             subprocess.run([IP, "netns", "del", ns], capture_output=True)
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def lab():
+    one = Lab()
+    yield one
+    one.stop()
+
+
+@pytest.fixture(params=[None, ORDINARY], ids=["root", "ordinary"])
+def user(request):
+    """Each such test runs as root and as an ordinary user."""
+    return request.param
