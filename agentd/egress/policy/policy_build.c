@@ -2,6 +2,7 @@
 /* Faults and sources while a policy is built. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agentd/egress/policy/policy_int.h"
@@ -36,7 +37,7 @@ static void fault_add(struct policy_build *b, const struct policy_source *source
     if (source) {
         (void)snprintf(f->file, sizeof f->file, "%s", source->file);
         if (source->is_list)
-            (void)sscanf(path, "line %u", &f->line);
+            f->line = (unsigned)strtoul(path + sizeof "line", NULL, 10);
         else
             f->line = json_line(source->text, path);
     }

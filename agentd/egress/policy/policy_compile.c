@@ -45,16 +45,18 @@ static void syntax_fault(struct policy_build *b, const struct err *e)
 {
     struct policy_faults *f = b->faults;
     const char *text = e->msg;
-    unsigned line = 0;
-    int n = 0;
+    unsigned long line = 0;
+    char *end;
 
-    if (sscanf(text, "line %u: %n", &line, &n) == 1 && n > 0)
-        text += n;
+    if (strncmp(text, "line ", 5) == 0) {
+        line = strtoul(text + 5, &end, 10);
+        text = strncmp(end, ": ", 2) == 0 ? end + 2 : text;
+    }
     if (strstr(text, "JSON_ALLOW_NUL"))
         text = "a string has a NUL (\\u0000)";
     build_error(b, "", "%s", text);
     if (line > 0 && f->n > 0)
-        f->at[f->n - 1].line = line;
+        f->at[f->n - 1].line = (unsigned)line;
 }
 
 void policy_read_source(struct policy_build *b)

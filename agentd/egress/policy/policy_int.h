@@ -149,8 +149,8 @@ const char *const *rule_keys(const char *where, size_t *ret_n);
 void rule_default_port(struct rule_spec *s);
 /** Sorted, apart. */
 void rule_sort_ports(struct port_list *l);
-/** A host name's fault in words; `text` is one that host_name_parse() refuses. */
-const char *rule_name_fault(struct span text);
+/** A host name's fault in words; `s` is one that host_name_parse() refuses. */
+const char *rule_name_fault(struct span s);
 int rule_read_limits(struct policy_build *b, const char *path, const struct json *v,
                      bool is_sandbox, struct policy_limits *ret);
 
@@ -181,7 +181,7 @@ bool policy_is_e2b(const struct json *root);
  *  `drop` (n_rules) what can never match and came from another tool; true: something did. */
 bool policy_lint(struct policy_build *b, bool *drop);
 /** Seconds since 1970 of an RFC 3339 text; -1. */
-int64_t policy_time_parse(const char *text);
+int64_t policy_time_parse(const char *p);
 #define POLICY_TIME_MAX 32
 const char *policy_time_print(int64_t s, char out[POLICY_TIME_MAX]);
 /** Where the parser's keys can be had, for the schema's test. `where`: "", "dns", "proxy",

@@ -105,7 +105,8 @@ struct policy_reader policy_system_reader(const char *path)
         .file = path ? reader_file : NULL,
         .registries = reader_registries,
         .networks = reader_networks,
-        .arg = (void *)(uintptr_t)path, /* read only: reader_file() */
+        /* read only: reader_file() */
+        .arg = (void *)(uintptr_t)path, /* NOLINT(performance-no-int-to-ptr) */
     };
 }
 

@@ -97,6 +97,14 @@ typedef int member_fn(struct policy_build *b, struct rule_object *o, const char 
 
 static const char *const to_names[] = {"cidr", "domain", "group", "preset"};
 
+static bool is_one_of(const char *name, const char *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(name, list[i]) == 0)
+            return true;
+    return false;
+}
+
 static int read_to(struct policy_build *b, struct rule_object *o, const char *path,
                    const struct json *v)
 {
@@ -118,8 +126,7 @@ static int read_to(struct policy_build *b, struct rule_object *o, const char *pa
         return -1;
     }
     (void)snprintf(at, sizeof at, "%s.%.20s", path, name);
-    if (strcmp(name, "domain") && strcmp(name, "cidr") && strcmp(name, "group") &&
-        strcmp(name, "preset")) {
+    if (!is_one_of(name, to_names, COUNT_OF(to_names))) {
         build_unknown(b, at, to_names, COUNT_OF(to_names), name);
         return -1;
     }
