@@ -89,45 +89,32 @@ struct flow_pump {
 struct flow {
     struct flows *flows;
     struct flow *next, **prev;
-    enum flow_state state;
-    struct sock_addr from, to; /* the program; what it meant */
-    struct ip_addr meant;
-    uint16_t port;
-    uint64_t started_ms; /* wall clock */
-
+    struct sock_addr from, to;  /* the program; what it meant */
+    uint64_t started_ms;        /* wall clock */
     struct conn *inner, *outer; /* the program; the world. NULL where there is none */
     struct loop_timer deadline;
     struct buf in; /* of the program, not yet used */
     uint64_t look_until_ms;
-
+    enum flow_state state;
     enum policy_check check;
     enum flow_by by;
-    char name[HOST_MAX + 1]; /* read or pinned; "": none */
-    bool may_fall_back;      /* the address meant would do where the name has none */
-    bool is_holding;         /* a pin */
-    struct verdict verdict;  /* the one it goes by */
-    bool would_refuse;
-    bool is_recorded;
+    int asked; /* names: the family */
+
+    struct verdict verdict;   /* the one it goes by */
     struct policy *policy;    /* the verdict's; counted */
     struct flow_limit *limit; /* the rule's; NULL: none. Borrowed from flows */
-    bool is_counted;          /* in flows' own limit */
 
     struct http_gate *gate; /* HTTP that is understood; NULL: else */
     struct buf words;       /* our answer, once it may be said */
+    size_t drained;         /* REPLY: read away */
 
     struct names_ask *asking;
-    int asked;           /* family */
-    char first_why[128]; /* why its addresses failed, while the other family is asked */
     struct happy *happy;
-    struct ip_addr addr[CONNECT_ADDRS_MAX]; /* to try, decided */
-    size_t n_addr, next_addr;
-    struct ip_addr dialed;
+    size_t n_addr, next_addr; /* of addr[] */
 
-    bool has_proxy;
     struct proxy_url proxy;
     struct proxy_connect proxy_talk;
     struct dns_ask *proxy_asking;
-    bool is_proxy_tls; /* handshake with it under way */
 
     struct flow_pump up, down;
     struct flow *paused_next, **paused_prev;
@@ -136,7 +123,18 @@ struct flow {
     int32_t pid;
     uint32_t uid;
     char comm[16];
-    size_t drained; /* REPLY: read away */
+
+    char name[HOST_MAX + 1]; /* read or pinned; "": none */
+    char first_why[128]; /* why its addresses failed, while the other family is asked */
+    uint16_t port;
+    struct ip_addr meant, dialed;
+    struct ip_addr addr[CONNECT_ADDRS_MAX]; /* to try, decided */
+    bool may_fall_back; /* the address meant would do where the name has none */
+    bool is_holding;    /* a pin */
+    bool would_refuse;
+    bool is_recorded;
+    bool is_counted; /* in flows' own limit */
+    bool has_proxy;
 };
 
 struct flows {
