@@ -314,6 +314,8 @@ static void guard_arguments(struct list *l)
                                       0x894b /* SIOCOUTQNSD */};
     uint64_t me = (uint64_t)getpid();
 
+    /* The C library asks whether it writes to a terminal. */
+    RULE1(l, SCMP_ACT_ERRNO(ENOTTY), "ioctl", SCMP_A1(SCMP_CMP_EQ, TCGETS));
     for (size_t i = 0; i < COUNT_OF(ioctls); i++)
         RULE1(l, SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
     RULE1(l, SCMP_ACT_ALLOW, "mmap", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));

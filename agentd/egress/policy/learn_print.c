@@ -144,7 +144,7 @@ static int put_rules(const struct rows *r, struct buf *out)
             return -1;
         before = ",\n    ";
     }
-    return 0;
+    return r->n > 0 ? buf_adds(out, "\n  ") : 0;
 }
 
 static int print(const struct rows *r, const char *policy_name, struct buf *out)
@@ -156,7 +156,7 @@ static int print(const struct rows *r, const char *policy_name, struct buf *out)
         return -1;
     if (put_rules(r, out) < 0)
         return -1;
-    return buf_adds(out, "\n  ]\n}\n");
+    return buf_adds(out, "]\n}\n");
 }
 
 int learn_print(const struct learn *l, const char *policy_name, struct buf *out)

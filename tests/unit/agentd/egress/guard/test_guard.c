@@ -271,7 +271,8 @@ static struct channel_msg expect(struct scene *s, enum channel_type type)
     return m;
 }
 
-static void start_guard(struct scene *s)
+/* @fault  which of its allocations fails; 0: none */
+static void start_guard(struct scene *s, unsigned fault)
 {
     int pair[2];
 
@@ -282,6 +283,7 @@ static void start_guard(struct scene *s)
         int code;
 
         keep_only(pair[1]);
+        mem_fault_at(fault);
         code = guard_main(pair[1]);
         _exit(mem_live() == 0 ? code : LEAKED);
     }
@@ -363,7 +365,7 @@ static int start(void **state)
     s.udp = socket_in(sandbox, SOCK_DGRAM, "", 53);
     if (listen(s.tcp, 64) < 0)
         return -1;
-    start_guard(&s);
+    start_guard(&s, 0);
     *state = &s;
     return 0;
 }
@@ -655,6 +657,66 @@ static void a_removed_sandbox_has_nothing_left(void **state)
     assert_int_equal(code_of(s), 0);
 }
 
+/* What is said must not wait for an answer that does not come: the guard may have ended. */
+static bool try_to_say(struct scene *s, struct channel_msg *m, enum channel_type wanted)
+{
+    struct channel_msg got;
+    bool is_it;
+
+    m->seq = ++s->seq;
+    if (channel_send(s->keeper, m, NULL) < 0 || !next(s, BOUND_MS, &got))
+        return false;
+    is_it = got.type == wanted;
+    channel_msg_done(&got);
+    return is_it;
+}
+
+/* Greeted, given a sandbox, which is taken from it again: true when all of it was done. */
+static bool live_once(struct scene *s)
+{
+    static const char policy[] = "{\"version\":1,\"mode\":\"learn\"}";
+    struct channel_msg m;
+    bool is_done;
+
+    channel_msg_init(&m, CHANNEL_HELLO, 0);
+    m.fd[CHANNEL_FD_AUDIT] = s->audit;
+    if (!try_to_say(s, &m, CHANNEL_READY))
+        return false;
+    channel_msg_init(&m, CHANNEL_SANDBOX, INDEX);
+    memcpy(m.name, "demo", 5);
+    m.fd[CHANNEL_FD_TCP4] = s->tcp;
+    m.fd[CHANNEL_FD_UDP4] = s->udp;
+    m.fd[CHANNEL_FD_POLICY] = channel_text_out(policy, strlen(policy), NULL);
+    is_done = try_to_say(s, &m, CHANNEL_IN_FORCE);
+    sock_close(&m.fd[CHANNEL_FD_POLICY]);
+    if (!is_done)
+        return false;
+    channel_msg_init(&m, CHANNEL_REMOVE, INDEX);
+    return try_to_say(s, &m, CHANNEL_PROPOSAL);
+}
+
+static void without_memory_it_refuses_or_ends_and_keeps_nothing(void **state)
+{
+    struct scene *s = *state;
+    unsigned fault = 1;
+    bool is_done = false;
+
+    (void)kill(s->guard, SIGKILL);
+    (void)waitpid(s->guard, NULL, 0);
+    for (; fault < 2000 && !is_done; fault++) {
+        int code;
+
+        sock_close(&s->keeper);
+        start_guard(s, fault);
+        is_done = live_once(s);
+        code = code_of(s);
+        if (code != 0 && code != 1)
+            fail_msg("allocation %u: exit code %d", fault, code);
+    }
+    assert_true(is_done); /* at last none failed */
+    assert_in_range(fault, 20, 2000);
+}
+
 /* -- names ------------------------------------------------------------------------------------------------- */
 
 static ssize_t asks(struct scene *s, const char *name, uint8_t ret[512])
@@ -829,6 +891,7 @@ int main(void)
         SCENE(a_replaced_policy_cuts_what_it_does_not_allow),
         SCENE(a_new_floor_cuts_what_is_floor_now),
         SCENE(a_removed_sandbox_has_nothing_left),
+        SCENE(without_memory_it_refuses_or_ends_and_keeps_nothing),
         SCENE(a_name_is_pinned_before_it_is_answered_and_then_reached),
         SCENE(a_name_that_is_not_allowed_is_refused_and_recorded),
         SCENE(what_was_learned_is_proposed_at_the_end),

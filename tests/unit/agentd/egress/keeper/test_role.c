@@ -221,6 +221,16 @@ static int finds_no_file(void)
     return f != NULL ? 1 : is_error(-1, ENOENT);
 }
 
+static int is_on_no_terminal(void)
+{
+    return isatty(STDIN_FILENO) != 0 ? 1 : is_error(-1, ENOTTY);
+}
+
+static int sets_a_terminal(void)
+{
+    return ioctl(STDIN_FILENO, TIOCSTI, "x") < 0;
+}
+
 static int makes_no_thread(void)
 {
     return is_error(syscall(SYS_clone3, NULL, 0), EPERM);
@@ -315,6 +325,7 @@ static const struct {
     {"splice", splices, 0},
     {"memory", takes_memory, 0},
     {"no file", finds_no_file, 0},
+    {"no terminal", is_on_no_terminal, 0},
     {"no thread", makes_no_thread, 0},
     {"abort", aborts, SIGABRT},
     {"netlink, netfilter", opens_netlink, SIGSYS},
@@ -330,6 +341,7 @@ static const struct {
     {"unshare", unshares, SIGSYS},
     {"mount", mounts, SIGSYS},
     {"kill", kills, SIGSYS},
+    {"TIOCSTI", sets_a_terminal, SIGSYS},
     {"code", maps_code, SIGSYS},
     {"code of data", makes_code_of_data, SIGSYS},
     {"another's limits", raises_limits, SIGSYS},
