@@ -267,6 +267,18 @@ def test_two_interfaces_are_refused(lab, service, runc, policy):
         sh(IP, "netns", "del", ns)
 
 
+def test_a_namespace_that_is_a_sandbox_already_takes_no_second_one(lab, service, podman, policy):
+    _, name = podman.start("none", {"agentd.egress.policy": policy}, "sleep", "1000")
+    mark = lab.mark()
+    done = podman.run("container:" + name, {"agentd.egress.policy": "production"}, *probe())
+    assert done.returncode != 0 and "sandbox %s's already" % name[:12] in done.stderr, done
+    # Without annotations it is under the first one's rules, as all in that namespace.
+    judge(podman.run("container:" + name, {}, *probe()))
+    only_allowed_left(lab, mark)
+    podman.remove(name)
+    service.wait_gone(name[:12])
+
+
 def hold(lab, ns):
     p = Process([NSENTER, "--net=/run/netns/" + ns, "sh", "-c", "echo in; exec sleep 1000"])
     lab.things.append(p)

@@ -9,6 +9,7 @@
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -458,6 +459,25 @@ static int kept_make(struct kept *s, struct err *e)
     return rc;
 }
 
+/* One namespace, one sandbox: the rules of a second would be put in the place of the first's
+ * (containers may share one: `--network container:X`). */
+static int check_ns(const struct keeper *k, const struct keeper_add *a, struct err *e)
+{
+    char path[64];
+    struct stat st;
+
+    if (!a->ns_path && a->pid <= 0)
+        return 0;
+    (void)snprintf(path, sizeof path, "/proc/%ld/ns/net", (long)a->pid);
+    if (stat(a->ns_path ? a->ns_path : path, &st) < 0)
+        return err_sys(e, "look at the sandbox's namespace");
+    for (const struct kept *s = k->kept; s; s = s->next)
+        if (s->ns_stat.st_ino == st.st_ino && s->ns_stat.st_dev == st.st_dev)
+            return err_set(e, ERR_DENIED, "its network namespace is sandbox %s's already",
+                           s->name);
+    return 0;
+}
+
 int keeper_add(struct keeper *k, const struct keeper_add *a, keeper_done_fn *fn,
                void *arg, struct err *e)
 {
@@ -465,7 +485,7 @@ int keeper_add(struct keeper *k, const struct keeper_add *a, keeper_done_fn *fn,
     struct err why;
     struct kept *s;
 
-    if (check_add(k, a, e) < 0) {
+    if (check_add(k, a, e) < 0 || check_ns(k, a, e) < 0) {
         netns_free(*a->take_ns);
         *a->take_ns = NULL;
         return -1;
