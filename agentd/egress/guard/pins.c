@@ -587,7 +587,7 @@ static void reload_tell(struct pins *p, struct pin_batch *b, struct entry *e)
         if (end_of(p, &e->addr, e->old[i], NULL) == 0)
             pin_batch_add(b, &e->addr, e->old[i], 0);
     for (size_t i = 0; i < e->n_ports; i++)
-        if (!has_port(e->old, e->n_old, e->port[i]) && e->end_ms > now)
+        if (e->end_ms > now)
             pin_batch_add(b, &e->addr, e->port[i],
                           end_of(p, &e->addr, e->port[i], NULL) - now);
 }

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/netlink.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agentd/egress/keeper/resolvers.h"
@@ -194,6 +195,64 @@ static void collect_may(struct keeper *k)
     }
 }
 
+/* -- what it may dial of private space ---------------------------------------------------------- */
+
+static bool allows_net(const struct policy *p)
+{
+    size_t n;
+    const struct policy_rule *r = policy_rules(p, &n);
+
+    for (size_t i = 0; i < n; i++)
+        if (r[i].is_net && r[i].list == POLICY_ALLOW)
+            return true;
+    return false;
+}
+
+static void add_guard_for(struct keeper *k, const struct policy *p)
+{
+    if (!p || !allows_net(p))
+        return;
+    for (size_t i = 0; i < k->n_guard_for; i++)
+        if (k->guard_for[i] == p ||
+            strcmp(policy_hash(k->guard_for[i]), policy_hash(p)) == 0)
+            return;
+    if (k->n_guard_for < KEEPER_FOR_MAX)
+        k->guard_for[k->n_guard_for++] = p;
+    else
+        log_warn("host.guard_for", "why=%s", log_q("too many policies with networks"));
+}
+
+/* The different policies of sandboxes in other namespaces; their hashes' sum, whatever the order. */
+static uint64_t collect_guard_for(struct keeper *k)
+{
+    uint64_t sum = 0;
+
+    k->n_guard_for = 0;
+    for (const struct kept *s = k->kept; s; s = s->next) {
+        if (s->tier != EGRESS_SEALED)
+            continue;
+        add_guard_for(k, s->policy);
+        add_guard_for(k, s->wanted);
+    }
+    for (size_t i = 0; i < k->n_guard_for; i++) {
+        char head[17];
+
+        memcpy(head, policy_hash(k->guard_for[i]), 16);
+        head[16] = '\0';
+        sum += strtoull(head, NULL, 16);
+    }
+    return sum;
+}
+
+static bool update_guard_for(struct keeper *k)
+{
+    uint64_t sum = k->host ? collect_guard_for(k) : 0;
+    bool is_changed = sum != k->guard_for_sum;
+
+    k->guard_for_sum = sum;
+    return is_changed;
+}
+
 static bool update_may(struct keeper *k)
 {
     char one[SOCK_TEXT_MAX], other[SOCK_TEXT_MAX];
@@ -215,6 +274,9 @@ static bool update_may(struct keeper *k)
 void host_base(struct keeper *k, struct nft_base *ret)
 {
     memset(ret, 0, sizeof *ret);
+    (void)collect_guard_for(k); /* these are borrowed from sandboxes that come and go */
+    ret->guard_for = k->guard_for;
+    ret->n_guard_for = k->n_guard_for;
     ret->tier = EGRESS_VETH;
     ret->own = k->floor;
     ret->n_own = k->n_floor;
@@ -290,6 +352,7 @@ int host_update(struct keeper *k, struct err *e)
         return -1;
     update_resolvers(k, &is_resolvers);
     is_may = update_may(k);
+    is_may = update_guard_for(k) || is_may;
     if (is_floor || is_resolvers) {
         k->guard.wants_floor = true;
         guard_push(k);

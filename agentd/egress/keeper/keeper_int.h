@@ -24,6 +24,7 @@
 
 #define KEEPER_REASON_MAX 200
 #define KEEPER_MAY_MAX    256 /* places that the guard may reach although they are floor */
+#define KEEPER_FOR_MAX    512 /* different policies that allow networks */
 #define KEEPER_VERIFY_MAX 16  /* sandboxes whose rules are compared in one round */
 #define KEEPER_ASK_MAX    256 /* sandboxes whose counts are asked for in one round */
 #define KEEPER_TURN       64  /* records of the guard in one turn of the loop */
@@ -136,6 +137,9 @@ struct keeper {
     char host_reason[KEEPER_REASON_MAX];
     struct sock_addr may[KEEPER_MAY_MAX];
     size_t n_may;
+    const struct policy *guard_for[KEEPER_FOR_MAX]; /* borrowed, until the next change */
+    size_t n_guard_for;
+    uint64_t guard_for_sum;
     struct kept_rate who_rate, restore_rate;
     /* keeper_watch.c */
     struct loop_timer check;

@@ -333,9 +333,9 @@ static int start_control(struct run *r, struct err *e)
 
 static int keep(struct run *r, struct netns **take_ns, struct err *e)
 {
+    /* The host's table is that of `serve`: two keepers would undo each other's. */
     struct keeper_conf kc = {.audit_fd = r->audit,
                              .guard_uid = r->range.guard,
-                             .has_host_rules = r->range.first != 0,
                              .on_proposal = on_proposal,
                              .arg = r};
     struct keeper_add add = {.name = r->name,

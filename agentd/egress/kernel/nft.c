@@ -31,6 +31,7 @@ struct nft {
     char table[32];
     struct known *known; /* by index */
     size_t n_known, cap_known;
+    struct nft_rects guard_for; /* private space of sandboxes that are elsewhere */
     uint32_t next_tag;
     struct nft_pin_key pin4[NFT_PINS], pin6[NFT_PINS];
 };
@@ -65,6 +66,7 @@ void nft_close(struct nft *n)
     if (n == NULL)
         return;
     forget(n);
+    rects_done(&n->guard_for);
     mem_free(n->known);
     batch_done(&n->batch);
     link_done(&n->link);
@@ -230,6 +232,8 @@ static int put_guard_nets(struct nft *n, const struct known *changed, size_t n_c
 
     if (!n->has_guard)
         return 0;
+    for (size_t a = 0; a < n->guard_for.n && rc == 0; a++)
+        rc = rects_push(&all, &n->guard_for.at[a]);
     for (size_t i = 0; i < n->n_known + n_changed && rc == 0; i++) {
         const struct known *k = i < n->n_known ? &n->known[i] : &changed[i - n->n_known];
         bool is_old = k->index == dropped;
@@ -256,6 +260,14 @@ static void adopt(struct nft *n, const struct nft_base *base)
     n->is_installed = true;
 }
 
+static int take_guard_for(struct nft_rects *r, const struct nft_base *base)
+{
+    for (size_t i = 0; i < base->n_guard_for; i++)
+        if (rects_of_policy(r, base->guard_for[i], NFT_TAKE_PRIVATE) < 0)
+            return -1;
+    return 0;
+}
+
 int nft_install(struct nft *n, const struct nft_base *base, struct err *e)
 {
     return nft_restore(n, base, NULL, 0, e);
@@ -271,7 +283,7 @@ static int put_all(struct nft *fresh, const struct nft_base *base,
                    const struct nft_sandbox *s, size_t count, struct err *e)
 {
     rules_base(&fresh->batch, base);
-    if (reserve(fresh, count) < 0)
+    if (reserve(fresh, count) < 0 || take_guard_for(&fresh->guard_for, base) < 0)
         return no_memory(e);
     for (size_t i = 0; i < count; i++) {
         struct known k;
@@ -306,8 +318,11 @@ int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_san
     n->next_tag = fresh->next_tag;
     if (rc == 0) {
         struct known *old = n->known;
+        struct nft_rects old_for = n->guard_for;
 
         forget(n);
+        n->guard_for = fresh->guard_for;
+        fresh->guard_for = old_for;
         n->known = fresh->known;
         n->n_known = fresh->n_known;
         n->cap_known = fresh->cap_known;
@@ -316,6 +331,7 @@ int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_san
         adopt(n, base);
     }
     forget(fresh);
+    rects_done(&fresh->guard_for);
     mem_free(fresh->known);
     mem_free(fresh);
     return rc;
@@ -501,7 +517,7 @@ static int expected(struct nft *n, const struct nft_base *base,
         if (n->has_guard && rects_of_policy(&nets, s[i].policy, NFT_TAKE_PRIVATE) < 0)
             rc = no_memory(e);
     }
-    if (rc == 0 && rects_disjoin(&nets) < 0)
+    if (rc == 0 && (take_guard_for(&nets, base) < 0 || rects_disjoin(&nets) < 0))
         rc = no_memory(e);
     if (rc == 0 && n->has_guard)
         rules_guard_nets(&b, &nets);

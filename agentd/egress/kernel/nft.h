@@ -41,6 +41,10 @@ struct nft_base {
         *guard_may; /* resolvers and proxies that the guard may reach although
                                           they are floor or private */
     size_t n_guard_may;
+    const struct policy *const *
+        guard_for; /* sandboxes that are not in this table, whose guard it is too: what they
+                                              allow of private space it may dial */
+    size_t n_guard_for;
 };
 
 /** One sandbox in it. Index 1..65535, the keeper's. */
