@@ -116,6 +116,8 @@ static void drop_held(struct flow *f)
         buf_done(&pump[i]->held);
         pump[i]->pos = 0;
     }
+    buf_done(&f->in);
+    flow_count_in(f);
 }
 
 static void leave_limits(struct flow *f)
@@ -344,11 +346,14 @@ void flow_refuse(struct flow *f, const struct verdict *v)
 
 /* -- the policy, or the time, has changed ------------------------------------------------------- */
 
-/* Was it looked at in the way that the policy wants now? */
+/* Does it go the way, and was it looked at, as the policy wants it now? */
 static bool is_checked(const struct flow *f, const struct verdict *v)
 {
-    enum policy_check now = policy_check(f->flows->ward->policy, f->port);
+    const struct policy *p = f->flows->ward->policy;
+    enum policy_check now = policy_check(p, f->port);
 
+    if (policy_proxy(p)->required && f->state >= FLOW_DIAL && !f->has_proxy)
+        return false;
     if (now == POLICY_CHECK_NONE || f->would_refuse || f->by == FLOW_BY_ADDR)
         return true;
     if (v->rule && (v->rule->is_unchecked || v->rule->is_net))

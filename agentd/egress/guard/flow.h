@@ -42,8 +42,11 @@ struct dns_ask;
 #define FLOW_LINGER_BYTES                                                                \
     8388608 /* of a refused request's body that are read away for its answer */
 #define FLOW_HELD_MAX                                                                    \
-    67108864 /* bytes in hand, a sandbox; over it reads are FLOW_READ_SMALL */
-#define FLOW_READ_SMALL     4096
+    67108864 /* bytes in hand, a sandbox; over it reads are FLOW_READ_SMALL, and what is     \
+                not decided yet is refused */
+#define FLOW_READ_SMALL 4096
+#define FLOW_READ_HTTP                                                                   \
+    65536 /* requests may have to wait, and then all that was read is in hand */
 #define FLOW_PROXY_CACHE_MS 30000 /* an address of the proxy's name is used so long */
 
 enum flow_state {
@@ -93,7 +96,8 @@ struct flow {
     uint64_t started_ms;        /* wall clock */
     struct conn *inner, *outer; /* the program; the world. NULL where there is none */
     struct loop_timer deadline;
-    struct buf in; /* of the program, not yet used */
+    struct buf in;  /* of the program, not yet used */
+    size_t in_held; /* of it, counted in flows->held */
     uint64_t look_until_ms;
     enum flow_state state;
     enum policy_check check;
@@ -259,6 +263,10 @@ void flow_relay_start(struct flow *f);
 void flow_want(struct flow *f);
 /** Write our words (f->words) to the program, read away what it sends, end. */
 void flow_reply(struct flow *f);
+/** So many bytes of the program's or the world's were read. */
+void flow_count(struct flow *f, enum flow_way way, size_t n);
+/** f->in has changed. */
+void flow_count_in(struct flow *f);
 /** No direction waits for its rate any more. */
 void flow_unpause(struct flow *f);
 

@@ -195,6 +195,7 @@ void flow_look(struct flow *f)
 {
     size_t max = f->check == POLICY_CHECK_TLS ? CLIENTHELLO_MAX : HTTP1_HEAD_MAX, n = 0;
     uint8_t bytes[CLIENTHELLO_MAX];
+    struct verdict v;
     size_t room = max - f->in.len < sizeof(bytes) ? max - f->in.len : sizeof(bytes);
 
     switch (conn_read(f->inner, bytes, room, &n)) {
@@ -209,13 +210,21 @@ void flow_look(struct flow *f)
     case CONN_OK:
         break;
     }
-    f->up.bytes += n;
-    if (buf_add(&f->in, bytes, n) < 0)
+    flow_count(f, FLOW_UP, n);
+    if (buf_add(&f->in, bytes, n) < 0) {
         flow_end(f, FLOW_NO_MEMORY);
-    else if (f->check == POLICY_CHECK_TLS)
+        return;
+    }
+    flow_count_in(f);
+    if (f->flows->held > FLOW_HELD_MAX) {
+        flow_verdict(&v, VERDICT_LIMIT, "limit of the guard: %d bytes in hand",
+                     FLOW_HELD_MAX);
+        flow_refuse(f, &v);
+    } else if (f->check == POLICY_CHECK_TLS) {
         look_tls(f);
-    else
+    } else {
         flow_http_look(f);
+    }
 }
 
 void flow_begin(struct flow *f)

@@ -72,8 +72,10 @@ static size_t room(struct flow *f, struct flow_pump *p, enum flow_way way)
 {
     struct flow_limit *limit[2] = {f->flows->all, f->limit};
     uint64_t now_ms = loop_now(flows_loop(f->flows));
-    size_t n = f->flows->held > FLOW_HELD_MAX ? FLOW_READ_SMALL : FLOW_RELAY_BUFFER;
+    size_t n = f->gate && way == FLOW_UP ? FLOW_READ_HTTP : FLOW_RELAY_BUFFER;
 
+    if (f->flows->held > FLOW_HELD_MAX)
+        n = FLOW_READ_SMALL;
     for (int i = 0; i < 2; i++) {
         struct flow_limit *l = limit[i];
 
@@ -92,15 +94,22 @@ static size_t room(struct flow *f, struct flow_pump *p, enum flow_way way)
     return n;
 }
 
-static void count(struct flow *f, struct flow_pump *p, enum flow_way way, size_t n)
+void flow_count(struct flow *f, enum flow_way way, size_t n)
 {
     struct channel_counts *c = &f->flows->ward->counts;
 
-    p->bytes += n;
+    *(way == FLOW_UP ? &f->up.bytes : &f->down.bytes) += n;
     *(way == FLOW_UP ? &c->bytes_up : &c->bytes_down) += n;
     flow_limit_moved(f->flows->all, way, n);
     if (f->limit)
         flow_limit_moved(f->limit, way, n);
+}
+
+void flow_count_in(struct flow *f)
+{
+    f->flows->held += f->in.len;
+    f->flows->held -= f->in_held;
+    f->in_held = f->in.len;
 }
 
 /* -- giving -------------------------------------------------------------------------------------- */
@@ -178,6 +187,7 @@ static void settle(struct flow *f)
 {
     if (f->state != FLOW_RELAY)
         return;
+    flow_count_in(f);
     if (f->words.len > 0 && f->down.held.len == 0) {
         if (flow_http_may_say(f)) {
             flow_reply(f);
@@ -213,7 +223,7 @@ static void send_requests(struct flow *f)
 
 static void take_up(struct flow *f, struct span bytes)
 {
-    count(f, &f->up, FLOW_UP, bytes.len);
+    flow_count(f, FLOW_UP, bytes.len);
     if (!f->gate) {
         if (give(f, &f->up, f->outer, bytes) < 0)
             flow_end(f, FLOW_RESET);
@@ -253,7 +263,7 @@ static void move_up(struct flow *f)
 
 static void take_down(struct flow *f, struct span bytes)
 {
-    count(f, &f->down, FLOW_DOWN, bytes.len);
+    flow_count(f, FLOW_DOWN, bytes.len);
     if (give(f, &f->down, f->inner, bytes) < 0) {
         flow_end(f, FLOW_RESET);
         return;
@@ -371,6 +381,7 @@ void flow_reply(struct flow *f)
     flow_unpause(f);
     conn_abort(&f->outer);
     buf_done(&f->in);
+    flow_count_in(f);
     loop_timer_start(&f->deadline, FLOW_LINGER_MS);
     write_words(f);
 }
