@@ -25,27 +25,27 @@ enum audit_kind {
 };
 struct audit_record {
     enum audit_kind kind;
+    int32_t pid; /* 0: not known */
     const char *sandbox;
     const char *event; /* EVENT; else NULL */
     const char *by;    /* "kernel", "guard", "dns", "keeper" */
-    int32_t pid;       /* 0: not known */
     const char *comm;  /* NULL: not known */
-    uint32_t uid;     /* UINT32_MAX: not known; as the sandbox's namespace is seen here */
-    const char *name; /* server name, Host, or the question; NULL */
+    const char *name;  /* server name, Host, or the question; NULL */
+    uint32_t uid; /* UINT32_MAX: not known; as the sandbox's namespace is seen here */
     struct ip_addr addr; /* family 0: none */
+    uint8_t protocol;    /* IPPROTO_*; 0: none */
     uint16_t port;
-    uint8_t protocol;      /* IPPROTO_*; 0: none */
-    const char *check;     /* "tls", "http", "pin", "dns"; NULL */
-    const char *via;       /* the upstream proxy's host:port; NULL: direct */
-    struct ip_addr dialed; /* CONNECTION: where it went */
+    const char *check; /* "tls", "http", "pin", "dns"; NULL */
+    const char *via;   /* the upstream proxy's host:port; NULL: direct */
     uint64_t bytes_up, bytes_down;
     uint64_t started_ms, ended_ms; /* wall clock */
+    struct ip_addr dialed;         /* CONNECTION: where it went */
     bool would_refuse; /* mode audit or learn: allowed although the policy says no */
+    uint32_t repeated; /* like ones left out before this */
     const char *end;   /* CONNECTION: "closed", "reset", "policy", "limit", "guard" ... */
     const struct verdict *verdict; /* NULL for events */
     const char *hash;              /* the policy's */
     const char *text;              /* EVENT: what, in words; NULL */
-    uint32_t repeated;             /* like ones left out before this */
 };
 /** Append one line with its newline. Pure. */
 int audit_print(const struct audit_record *r, struct buf *out);

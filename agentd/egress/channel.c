@@ -33,11 +33,12 @@ void channel_msg_done(struct channel_msg *m)
 
 /* -- sending ------------------------------------------------------------------------------- */
 
-int channel_send_wire(int fd, struct span wire, const int *fds, size_t n_fds,
+/* NOLINTNEXTLINE(readability-non-const-parameter): an iovec takes no const */
+int channel_send_wire(int fd, uint8_t *wire, size_t len, const int *fds, size_t n_fds,
                       struct err *e)
 {
     _Alignas(struct cmsghdr) uint8_t room[CMSG_SPACE(CHANNEL_FDS * sizeof(int))] = {0};
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)wire.p, .iov_len = wire.len};
+    struct iovec iov = {.iov_base = wire, .iov_len = len};
     struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
     ssize_t sent;
 
@@ -71,7 +72,7 @@ int channel_send(int fd, const struct channel_msg *m, struct err *e)
     for (size_t i = 0; i < CHANNEL_FDS; i++)
         if (m->fd[i] >= 0)
             fds[n++] = m->fd[i];
-    return channel_send_wire(fd, span_of(wire, (size_t)len), fds, n, e);
+    return channel_send_wire(fd, wire, (size_t)len, fds, n, e);
 }
 
 /* -- receiving ----------------------------------------------------------------------------- */

@@ -121,7 +121,7 @@ void channel_msg_init(struct channel_msg *m, enum channel_type type, uint32_t sa
 /** 0; -1 with EAGAIN in e->sys when the other side does not read. */
 int channel_send(int fd, const struct channel_msg *m, struct err *e);
 /** The same for a record that channel_encode() made, with its descriptors in order. */
-int channel_send_wire(int fd, struct span wire, const int *fds, size_t n_fds,
+int channel_send_wire(int fd, uint8_t *wire, size_t len, const int *fds, size_t n_fds,
                       struct err *e);
 /** 1: got one; 0: none waits; -1: closed, or broken (ERR_PROTO). */
 int channel_recv(int fd, struct channel_msg *ret, struct err *e);

@@ -276,6 +276,7 @@ static void put_part(struct wr *w, unsigned part, const struct channel_msg *m)
     }
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is written by way of w.p */
 int channel_encode(const struct channel_msg *m, uint8_t out[CHANNEL_WIRE_MAX],
                    struct err *e)
 {

@@ -158,7 +158,7 @@ static void send_waiting(struct keeper_link *k)
     while (k->first != NULL) {
         struct waiting *w = k->first;
 
-        if (channel_send_wire(k->fd, span_of(w->wire, w->len), w->fd, w->n_fds, &e) < 0) {
+        if (channel_send_wire(k->fd, w->wire, w->len, w->fd, w->n_fds, &e) < 0) {
             if (e.sys != EAGAIN)
                 gone(k);
             return;
