@@ -70,6 +70,7 @@ void boxed_supervise(const struct boxed *sc)
     struct userns_range range = {.lock = -1};
     struct sandbox_conf conf = {.bind = sc->bind,
                                 .n_bind = sc->n_bind,
+                                .fixed = {sc->fixed},
                                 .makers = 1,
                                 .command = sc->command ? sc->command : shell};
     struct sandbox *s = NULL;

@@ -35,6 +35,7 @@ struct boxed {
     const char *script;
     const char *bind[4];
     unsigned n_bind;
+    const char *fixed;
     void (*before)(void); /* in the supervisor, with its first rights */
     char *const *command; /* instead of the script */
     bool tells_stage;

@@ -165,6 +165,7 @@ static int make_sandbox(struct run *r, struct netns **ret_ns, struct err *e)
                              .gid = getegid(),
                              .bind = r->conf->bind,
                              .n_bind = r->conf->n_bind,
+                             .fixed = {r->conf->policy, r->conf->audit},
                              .command = r->conf->command,
                              .makers = (is_root ? 0 : 1) + (r->conf->up ? 1 : 0)};
     int fd;

@@ -6,6 +6,7 @@
  *                        spoken to from any network namespace. Those that listen when the sandbox
  *                        is made are covered by an empty file; one that is made later, or that was
  *                        bound by a relative name, is not (docs/EGRESS.md).
+ *   $XDG_RUNTIME_DIR     holds nothing but such sockets: private, as /run is
  *   file systems         another /proc (a chroot's) shows the host's processes, another devtmpfs
  *                        its devices, a sysfs its network, an nsfs file is a way to it.
  */
@@ -247,10 +248,53 @@ static int cover_places(const struct sandbox_seed *s, const char *source, unsign
     return 0;
 }
 
+/* Sockets of the desktop, of agents and of keepers are made there at any time. It is below /run on
+ * most machines, and hidden with it. */
+static int cover_runtime_folder(const struct sandbox_conf *c, struct err *e)
+{
+    const char *folder = getenv("XDG_RUNTIME_DIR");
+    char real[PATH_MAX], options[128];
+    struct stat st;
+
+    if (!folder || folder[0] != '/' || !realpath(folder, real) || stat(real, &st) < 0 ||
+        !S_ISDIR(st.st_mode) || !strcmp(real, "/") || is_hidden_anyway(real) ||
+        is_wanted(c, real))
+        return 0;
+    (void)snprintf(options, sizeof options,
+                   "size=" SANDBOX_RUN_BYTES ",nr_inodes=" SANDBOX_INODES
+                   ",mode=0700,uid=%u,gid=%u",
+                   (unsigned)(c->first_id ? c->first_id : c->uid),
+                   (unsigned)(c->first_id ? c->first_id : c->gid));
+    return sandbox_tmpfs(real, options, MS_NOSUID | MS_NODEV, e);
+}
+
+/* What rules and records the sandbox is often the caller's own file, and so COMMAND's to write. */
+static int fix(const char *path, struct err *e)
+{
+    struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};
+    char real[PATH_MAX];
+    struct stat st;
+    int fd;
+
+    if (!path || !realpath(path, real) || stat(real, &st) < 0 || !S_ISREG(st.st_mode) ||
+        is_hidden_anyway(real))
+        return 0;
+    fd = sandbox_mount_copy(real, e);
+    if (fd < 0)
+        return -1;
+    if (mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof attr) < 0) {
+        (void)err_sys(e, "make %s read-only", real);
+        sock_close(&fd);
+        return -1;
+    }
+    return sandbox_mount_put(&fd, real, e);
+}
+
 int sandbox_holes_cover(const struct sandbox_seed *s, struct err *e)
 {
     static const char source[] = "/tmp";
     unsigned n = 0;
+    size_t i;
     int r;
 
     /* For a moment at /tmp: the copies keep the tmpfs. */
@@ -267,6 +311,10 @@ int sandbox_holes_cover(const struct sandbox_seed *s, struct err *e)
     r = cover_places(s, source, &n, e);
     if (r == 0)
         r = cover_sockets(s, source, &n, e);
+    if (r == 0)
+        r = cover_runtime_folder(s->conf, e);
+    for (i = 0; i < COUNT_OF(s->conf->fixed) && r == 0; i++)
+        r = fix(s->conf->fixed[i], e);
     if (r == 0 && umount2(source, MNT_DETACH) < 0)
         r = err_sys(e, "unmount %s", source);
     return r;

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -78,6 +80,61 @@ static void sockets_elsewhere_are_covered_but_for_bind(void **state)
     }
 }
 
+static void with_an_odd_runtime_folder(void)
+{
+    int fd;
+
+    (void)mkdir("/var/tmp/egress-xdg", 0755);
+    fd = open("/var/tmp/egress-xdg/there", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    (void)close(fd);
+    (void)setenv("XDG_RUNTIME_DIR", "/var/tmp/egress-xdg", 1);
+}
+
+static void the_runtime_folder_is_private_wherever_it_is(void **state)
+{
+    static struct boxed_result r;
+
+    EACH_MODE(m, state)
+    {
+        boxed_run(&(struct boxed){.mode = m,
+                                  .script = "ls -A $XDG_RUNTIME_DIR; touch "
+                                            "$XDG_RUNTIME_DIR/x && ls $XDG_RUNTIME_DIR",
+                                  .before = with_an_odd_runtime_folder},
+                  &r);
+        assert_string_equal(r.out, "x\n");
+    }
+    (void)unlink("/var/tmp/egress-xdg/there");
+    (void)rmdir("/var/tmp/egress-xdg");
+}
+
+/* The policy, in a folder that COMMAND may write. */
+static void a_fixed_file_cannot_be_changed_inside(void **state)
+{
+    static const char path[] = "/var/tmp/egress-fixed/policy";
+    static struct boxed_result r;
+    int fd;
+
+    assert_int_equal(mkdir("/var/tmp/egress-fixed", 0755), 0);
+    assert_int_equal(chmod("/var/tmp/egress-fixed", 0777), 0);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    assert_int_equal(write(fd, "old\n", 4), 4);
+    assert_int_equal(fchmod(fd, 0666), 0);
+    EACH_MODE(m, state)
+    {
+        boxed_run(&(struct boxed){.mode = m,
+                                  .script =
+                                      "cd /var/tmp/egress-fixed; (echo new >policy) "
+                                      "2>/dev/null; rm -f policy 2>/dev/null; mv "
+                                      "policy x 2>/dev/null; cat policy; ls",
+                                  .fixed = path},
+                  &r);
+        assert_string_equal(r.out, "old\npolicy\n");
+    }
+    (void)close(fd);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir("/var/tmp/egress-fixed"), 0);
+}
+
 /* As a chroot's: with it the host's processes would be seen. */
 static void with_another_proc(void)
 {
@@ -113,6 +170,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(sockets_with_names_are_covered),
         cmocka_unit_test(sockets_elsewhere_are_covered_but_for_bind),
+        cmocka_unit_test(the_runtime_folder_is_private_wherever_it_is),
+        cmocka_unit_test(a_fixed_file_cannot_be_changed_inside),
         cmocka_unit_test(another_proc_is_covered),
     };
 
