@@ -81,14 +81,26 @@ static const struct policy_rule *first(const struct policy *p, enum policy_list 
 
 /* -- in words -------------------------------------------------------------------------------- */
 
+/* Bytes of s, at most `max`, without half a character at the end: the text goes into DNS answers,
+ * which must be UTF-8 (RFC 8914). */
+static int fit(const char *s, size_t max)
+{
+    size_t n = strnlen(s, max + 1);
+
+    if (n > max)
+        for (n = max; n > 0 && ((uint8_t)s[n] & 0xc0) == 0x80;)
+            n--;
+    return (int)n;
+}
+
 static void say_rule(struct verdict *v, const struct policy_rule *r, const char *list)
 {
     const char *from = r->from ? r->from : "";
     const char *reason = r->reason ? r->reason : "";
 
-    (void)snprintf(v->text, sizeof v->text, "%s rule %u \"%.110s\"%s%.32s%s%.60s%s", list,
-                   r->number + 1, r->text, *from ? " of " : "", from, *reason ? " (" : "",
-                   reason, *reason ? ")" : "");
+    (void)snprintf(v->text, sizeof v->text, "%s rule %u \"%.110s\"%s%.*s%s%.*s%s", list,
+                   r->number + 1, r->text, *from ? " of " : "", fit(from, 32), from,
+                   *reason ? " (" : "", fit(reason, 60), reason, *reason ? ")" : "");
 }
 
 static void say_target(const struct target *t, char *out, size_t cap)
@@ -106,31 +118,41 @@ static void say_target(const struct target *t, char *out, size_t cap)
     }
 }
 
-/* A rule that would have allowed it, had it another port or not ended: who reads the text
- * can mend the policy. */
+/* A rule that would have allowed it, had it another port, fewer labels or not ended: who reads
+ * the text can mend the policy. */
 static void say_default(struct verdict *v, const struct policy *p, const struct target *t,
                         int64_t now_s)
 {
     const struct policy_rule *r;
+    char what[160], when[POLICY_TIME_MAX];
     struct rule_walk w;
-    char what[160];
 
-    say_target(t, what, sizeof what);
     start(&w, p, POLICY_ALLOW, t);
     r = rule_walk_next(&w);
-    if (!r) {
-        (void)snprintf(v->text, sizeof v->text, "default deny: no rule names %s", what);
-    } else if (rule_lives(r, now_s)) {
+    if (r && rule_lives(r, now_s)) {
         (void)snprintf(v->text, sizeof v->text,
                        "default deny: allow rule %u \"%.80s\" is not for port %u",
                        r->number + 1, r->text, t->port);
-    } else {
-        char when[POLICY_TIME_MAX];
-
+        return;
+    }
+    if (r) {
         (void)snprintf(v->text, sizeof v->text,
                        "default deny: allow rule %u \"%.80s\" ended %s", r->number + 1,
                        r->text, policy_time_print(r->expires_s, when));
+        return;
     }
+    start(&w, p, POLICY_ALLOW, t);
+    w.labels_max = UINT32_MAX;
+    r = rule_walk_next(&w);
+    if (r && rule_lives(r, now_s)) {
+        (void)snprintf(v->text, sizeof v->text,
+                       "default deny: allow rule %u \"%.80s\" is for at most %u labels "
+                       "(limits.labels)",
+                       r->number + 1, r->text, p->limits.labels);
+        return;
+    }
+    say_target(t, what, sizeof what);
+    (void)snprintf(v->text, sizeof v->text, "default deny: no rule names %s", what);
 }
 
 static void deny_floor(struct verdict *v, const char *why, const struct ip_addr *a)
@@ -148,6 +170,14 @@ static void deny_floor(struct verdict *v, const char *why, const struct ip_addr 
 
 /* -- deciding -------------------------------------------------------------------------------- */
 
+/* TCP, and name questions. */
+static bool is_carried(const struct target *t)
+{
+    if (t->protocol == IPPROTO_UDP)
+        return t->port == 0 || t->port == 53;
+    return t->protocol == IPPROTO_TCP || t->protocol == 0;
+}
+
 /* True: it is of the floor, and *v says so. */
 static bool decide_floor(const struct policy *p, const struct floor *floor,
                          const struct target *t, int64_t now_s, struct verdict *v)
@@ -155,8 +185,11 @@ static bool decide_floor(const struct policy *p, const struct floor *floor,
     struct target net_only = {.addr = t->addr, .port = t->port};
     enum ip_class c;
 
-    if (t->protocol == IPPROTO_UDP && t->port != 0 && t->port != 53) {
-        deny_floor(v, "UDP is refused but for name questions", NULL);
+    if (!is_carried(t)) {
+        deny_floor(v,
+                   t->protocol == IPPROTO_UDP ? "UDP is refused but for name questions"
+                                              : "what is not TCP is refused",
+                   NULL);
         return true;
     }
     if (t->port == 53) {

@@ -11,12 +11,21 @@
 
 /* -- faults ------------------------------------------------------------------------------ */
 
+/* For a terminal: members' and files' names are in it as somebody wrote them. */
+static void clean(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+}
+
 static void fault_add(struct policy_build *b, const struct policy_source *source,
                       bool is_warning, const char *path, const char *fmt, va_list ap)
 {
     struct policy_faults *faults = b->faults;
     struct policy_fault *f;
 
+    is_warning |= b->is_lenient;
     faults->has_error |= !is_warning;
     /* An error is never lost for warnings that came before it. */
     if (faults->n == POLICY_FAULTS_MAX) {
@@ -44,6 +53,9 @@ static void fault_add(struct policy_build *b, const struct policy_source *source
     if (!source || !source->is_list)
         (void)snprintf(f->path, sizeof f->path, "%s", path);
     (void)vsnprintf(f->text, sizeof f->text, fmt, ap);
+    clean(f->file);
+    clean(f->path);
+    clean(f->text);
 }
 
 void build_error(struct policy_build *b, const char *path, const char *fmt, ...)
@@ -83,6 +95,7 @@ void build_rule_fault(struct policy_build *b, bool is_warning, enum policy_list 
 
 void build_no_memory(struct policy_build *b)
 {
+    b->is_lenient = false;
     build_error(b, "", "no memory for the policy");
 }
 

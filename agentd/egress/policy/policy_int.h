@@ -87,6 +87,7 @@ struct policy_build {
     struct rule_place *place[2];
     size_t n[2], cap[2];
     int64_t now_s;
+    bool is_lenient; /* what is wrong is left out and a warning */
 };
 
 void build_error(struct policy_build *b, const char *path, const char *fmt, ...)
@@ -125,6 +126,7 @@ struct rule_spec {
     struct policy_limits limits;
     const char *reason, *from; /* of the policy's arena */
     bool is_expanded;
+    bool is_optional; /* left out, with a warning, where it can never match */
     uint32_t item;
 };
 

@@ -81,11 +81,15 @@ static void expand_lines(struct policy_build *b, enum policy_list list, const ch
             continue;
         n++;
         one.is_expanded = true;
+        b->is_lenient = s->is_optional;
         if (s->has_ports)
             rc = rule_parse_cidr(b, path, line, &one);
         else
             rc = rule_parse_text(b, path, line, &one);
-        if (rc < 0 || rule_add(b, list, path, &one) < 0)
+        b->is_lenient = false;
+        if (rc == 0)
+            (void)rule_add(b, list, path, &one); /* told there */
+        if (b->faults->has_error)
             return;
     }
     if (n == 0)
@@ -134,6 +138,8 @@ void preset_expand_group(struct policy_build *b, enum policy_list list, const ch
             build_error(b, path, "the package registries have ports of their own");
             return;
         }
+        /* A mirror on this machine's loopback is of no use to a sandbox, and no fault. */
+        all.is_optional = true;
         expand_read(b, list, path, false, &all);
         return;
     }

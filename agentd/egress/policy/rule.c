@@ -412,9 +412,13 @@ int rule_add(struct policy_build *b, enum policy_list list, const char *path,
 {
     struct rule_spec with_port = *s;
     struct policy_rule r = {.list = list, .number = (uint32_t)b->n[list]};
+    int rc;
 
     rule_default_port(&with_port);
-    if (list == POLICY_ALLOW && check_floor(b, path, &with_port) < 0)
+    b->is_lenient = s->is_optional;
+    rc = list == POLICY_ALLOW ? check_floor(b, path, &with_port) : 0;
+    b->is_lenient = false;
+    if (rc < 0)
         return -1;
     if (b->n[POLICY_ALLOW] + b->n[POLICY_DENY] >= POLICY_RULES_MAX) {
         build_error(b, path, "the policy has more than %d rules", POLICY_RULES_MAX);

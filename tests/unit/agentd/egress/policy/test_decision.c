@@ -83,7 +83,9 @@ static void floor_deny_allow_default_in_this_order(void **state)
         {"api.example.com|10.0.0.1:443", "floor: private", false, VERDICT_FLOOR},
         {"www.tree.example.org:443", "allow rule 2", true, VERDICT_ALLOW},
         {"a.b.c.tree.example.org:443", "allow rule 2", true, VERDICT_ALLOW},
-        {"a.b.c.d.tree.example.org:443", "default deny: no rule names a.b.c.d.tree",
+        {"a.b.c.d.tree.example.org:443",
+         "default deny: allow rule 2 \"*.tree.example.org:443/tcp\" is for at most 3 "
+         "labels",
          false, VERDICT_DEFAULT},
         {"tree.example.org:443", "default deny: no rule names tree.example.org port 443",
          false, VERDICT_DEFAULT},
@@ -243,6 +245,58 @@ static void ports_to_pin_are_those_of_narrow_rules(void **state)
     policy_unref(p);
 }
 
+static void only_tcp_and_questions_are_carried(void **state)
+{
+    static const struct {
+        uint8_t protocol;
+        uint16_t port;
+        bool allowed;
+    } rows[] = {{IPPROTO_TCP, 443, true},  {0, 443, true},
+                {IPPROTO_UDP, 0, true},    {IPPROTO_UDP, 443, false},
+                {IPPROTO_UDP, 53, false},  {IPPROTO_ICMP, 0, false},
+                {IPPROTO_SCTP, 443, false}};
+    struct policy *p = compile("{\"version\": 1, \"default\": \"allow\"}");
+    struct verdict v;
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        struct target t = {
+            .name = "a.example", .port = rows[i].port, .protocol = rows[i].protocol};
+
+        decide(p, NULL, &t, NOW, &v);
+        assert_int_equal(v.allowed, rows[i].allowed);
+    }
+    policy_unref(p);
+}
+
+static void a_verdicts_text_is_never_half_a_character(void **state)
+{
+    AUTO(buf_done)
+    struct buf text = BUF_INIT;
+    struct target t = {.name = "a.example", .port = 443, .protocol = IPPROTO_TCP};
+    struct policy *p;
+    struct verdict v;
+
+    (void)state;
+    for (int shift = 0; shift < 4; shift++) {
+        text.len = 0;
+        assert_int_equal(buf_adds(&text,
+                                  "{\"version\": 1, \"allow\": [{\"to\": \"a.example\","
+                                  "\"reason\": \""),
+                         0);
+        assert_int_equal(buf_add(&text, "xxxx", (size_t)shift), 0);
+        for (int i = 0; i < 40; i++)
+            assert_int_equal(buf_adds(&text, "\xe2\x82\xac"), 0);
+        assert_int_equal(buf_adds(&text, "\"}]}"), 0);
+        assert_int_equal(buf_add(&text, "", 1), 0);
+        p = compile((const char *)text.p);
+        decide(p, NULL, &t, NOW, &v);
+        assert_true(v.allowed);
+        assert_string_equal(v.text + strlen(v.text) - 4, "\xe2\x82\xac)");
+        policy_unref(p);
+    }
+}
+
 static void a_thousand_names_are_found(void **state)
 {
     AUTO(buf_done)
@@ -311,6 +365,8 @@ int main(void)
         cmocka_unit_test(the_machines_own_addresses_cannot_be_allowed),
         cmocka_unit_test(the_most_particular_rule_is_the_one_named),
         cmocka_unit_test(ports_to_pin_are_those_of_narrow_rules),
+        cmocka_unit_test(only_tcp_and_questions_are_carried),
+        cmocka_unit_test(a_verdicts_text_is_never_half_a_character),
         cmocka_unit_test(a_thousand_names_are_found),
         cmocka_unit_test(the_longest_name_is_walked_to_its_end),
     };

@@ -384,6 +384,49 @@ static const struct {
     {"ok.example\n\nhttps://a.example\n", 3, "", "URL"},
 };
 
+static int read_odd_registries(void *arg, struct buf *ret, struct err *e)
+{
+    UNUSED_ARG(arg);
+    return buf_adds(ret, "localhost:4873\nnpm_mirror:80\n127.0.0.1:8081\n"
+                         "ok.example.net:443\n10.0.0.7:8081\n") < 0
+               ? err_set(e, ERR_NOMEM, "no memory")
+               : 0;
+}
+
+static void registries_that_no_sandbox_reaches_are_left_out(void **state)
+{
+    static const struct policy_reader odd = {NULL, read_odd_registries, NULL, NULL};
+    struct policy *p = policy_preset("build", &odd, &faults);
+    const struct policy_rule *rule;
+    size_t n;
+
+    (void)state;
+    assert_non_null(p);
+    rule = policy_rules(p, &n);
+    assert_int_equal(n, 2);
+    assert_string_equal(rule[0].text, "ok.example.net:443/tcp");
+    assert_string_equal(rule[1].text, "10.0.0.7:8081/tcp");
+    assert_int_equal(faults.n, 3);
+    assert_false(faults.has_error);
+    policy_unref(p);
+}
+
+static void faults_hold_nothing_that_moves_a_terminal(void **state)
+{
+    (void)state;
+    assert_null(compile(ROOT("\"a\\u001b[2J\": 1, \"dns\": {\"\\u0007\": 1},"
+                             "\"allow\": [\"\\u001b[2J\"]")));
+    for (size_t i = 0; i < faults.n; i++) {
+        const char *path = faults.at[i].path, *text = faults.at[i].text;
+
+        for (; *path; path++)
+            assert_true(*path >= ' ');
+        for (; *text; text++)
+            assert_true(*text >= ' ');
+    }
+    assert_int_equal(faults.n, 3);
+}
+
 static void bad_policies_say_where_and_why(void **state)
 {
     (void)state;
@@ -840,6 +883,8 @@ int main(void)
         cmocka_unit_test(the_canonical_form_is_flat_and_sorted),
         cmocka_unit_test(one_meaning_has_one_hash),
         cmocka_unit_test(bad_policies_say_where_and_why),
+        cmocka_unit_test(registries_that_no_sandbox_reaches_are_left_out),
+        cmocka_unit_test(faults_hold_nothing_that_moves_a_terminal),
         cmocka_unit_test(warnings_do_not_refuse),
         cmocka_unit_test(all_faults_are_told_and_errors_first),
         cmocka_unit_test(what_a_policy_says_can_be_asked),
