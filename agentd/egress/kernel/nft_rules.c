@@ -16,6 +16,7 @@
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <linux/netfilter.h>
+#include <netinet/icmp6.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -480,11 +481,25 @@ static void base_origins(struct nft_batch *b)
     }
 }
 
+/* Who is who on the link: without it there is no IPv6. What a sandbox may say was looked at as it came in. */
+static void accept_neighbours(struct nft_batch *b, const char *chain)
+{
+    for (uint8_t type = ND_NEIGHBOR_SOLICIT; type <= ND_NEIGHBOR_ADVERT; type++) {
+        rule_begin(b, chain);
+        l4proto(b, EQ, IPPROTO_ICMPV6);
+        rule_payload(b, TH, 0, 1, R1);
+        rule_cmp8(b, EQ, type);
+        end(b, NF_ACCEPT);
+    }
+}
+
 static void base_veth(struct nft_batch *b)
 {
     build_chain(b, "prerouting",
                 &(struct nft_hook){NF_INET_PRE_ROUTING, PRIO_MANGLE, false, NULL}, NULL);
+    accept_neighbours(b, "prerouting");
     build_chain(b, "arrived", NULL, NULL);
+    accept_neighbours(b, "arrived");
     rule_begin(b, "arrived");
     mark_is(b, EQ, EGRESS_MARK);
     rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
@@ -920,7 +935,7 @@ static void ingress_ip6(struct nft_batch *b, const struct nft_sandbox *s,
         rule_payload(b, NH, IP6_DADDR, 13, R1);
         rule_cmp(b, EQ, solicited, sizeof(solicited));
         rule_payload(b, TH, 0, 1, R1);
-        rule_cmp8(b, EQ, 135);
+        rule_cmp8(b, EQ, ND_NEIGHBOR_SOLICIT);
         end(b, NF_ACCEPT);
     }
 }
