@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* agentd egress run (agentd-egress(8)). */
+/* agentd egress run (agentd(8)). */
 #include <stdio.h>
 #include <string.h>
 
