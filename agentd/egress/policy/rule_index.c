@@ -99,6 +99,7 @@ void rule_walk_start(struct rule_walk *w, const struct rule_index *x,
     w->labels_max = UINT32_MAX;
     w->name = NULL;
     w->n_suffix = 0;
+    w->addr.family = 0;
     w->bits = -1;
     w->at = 0;
     if (name && *name)
