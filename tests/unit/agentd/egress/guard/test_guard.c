@@ -898,6 +898,12 @@ int main(void)
         SCENE(what_the_kernel_refused_is_recorded_once_for_all_copies),
     };
 
+    const char *preload = getenv("LD_PRELOAD");
+
+    if (preload != NULL && strstr(preload, "vgpreload") != NULL) {
+        (void)printf("1..0 # skipped: valgrind knows no seccomp\n");
+        return 0;
+    }
     if (!enter()) {
         (void)printf("1..0 # skipped: no network namespaces here\n");
         return 0;
