@@ -65,12 +65,14 @@ static const char *proxy_text(const struct proxy_connect *p, char out[PROXY_TEXT
 /* -- HTTP
  * -------------------------------------------------------------------------------- */
 
-static int put_basic(struct buf *out, const struct proxy_url *proxy)
+int proxy_put_basic(struct buf *out, const struct proxy_url *proxy)
 {
     struct buf plain = BUF_INIT;
     size_t need = proxy->user.len + 1 + proxy->password.len;
     int rc = -1;
 
+    if (!proxy->has_credentials)
+        return 0;
     /* Room for all at once: growth would leave copies behind in freed memory. */
     if (buf_reserve(&plain, need, SIZE_MAX) == 0 &&
         buf_add(&plain, proxy->user.p, proxy->user.len) == 0 &&
@@ -92,8 +94,7 @@ static int init_http(struct proxy_connect *p, struct err *e)
     if (buf_reserve(&p->out, credentials + 1024, SIZE_MAX) < 0 ||
         buf_addf(&p->out, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n", p->target, p->target) <
             0 ||
-        (proxy->has_credentials && put_basic(&p->out, proxy) < 0) ||
-        buf_adds(&p->out, "\r\n") < 0)
+        proxy_put_basic(&p->out, proxy) < 0 || buf_adds(&p->out, "\r\n") < 0)
         return no_memory(e);
     return 0;
 }

@@ -44,6 +44,10 @@ struct proxy_connect {
     struct http1_scan scan;
 };
 
+/** Append the Proxy-Authorization field with its CRLF; nothing where there are no credentials.
+ *  0, or -1 on no memory. */
+MUST_USE int proxy_put_basic(struct buf *out, const struct proxy_url *proxy);
+
 /** 0, or -1 with ERR_CONFIG (credentials that the protocol cannot carry) or ERR_NOMEM. */
 int proxy_connect_init(struct proxy_connect *p, const struct proxy_url *proxy,
                        const struct proxy_target *target, struct err *e);

@@ -134,6 +134,30 @@ void flow_proxy_dial(struct flow *f)
 
 /* -- asking it for the target --------------------------------------------------------------------- */
 
+/* Plain HTTP by name needs no tunnel, and many proxies refuse one to port 80: requests go to the
+ * proxy itself, in absolute form (RFC 9112 3.2.2). By address that would name the wrong host, and
+ * an upgrade needs the tunnel. */
+static bool is_plain_request(const struct flow *f)
+{
+    return f->gate && policy_proxy(f->policy)->by_name && f->by == FLOW_BY_NAME &&
+           !f->gate->wants_upgrade &&
+           (f->proxy.scheme == PROXY_HTTP || f->proxy.scheme == PROXY_HTTPS);
+}
+
+static void ask_plainly(struct flow *f)
+{
+    AUTO(buf_done)
+    struct buf credentials = BUF_INIT;
+
+    if (proxy_put_basic(&credentials, &f->proxy) < 0) {
+        flow_end(f, FLOW_NO_MEMORY);
+        return;
+    }
+    http_gate_to_proxy(f->gate, f->port, &credentials);
+    f->dialed = f->addr[0];
+    flow_relay_start(f);
+}
+
 static void start_talk(struct flow *f)
 {
     bool by_name = policy_proxy(f->policy)->by_name && f->name[0];
@@ -143,6 +167,10 @@ static void start_talk(struct flow *f)
     struct sock_addr address;
     struct err e = {0};
 
+    if (is_plain_request(f)) {
+        ask_plainly(f);
+        return;
+    }
     to.name = by_name ? f->name : ip_print(a, text);
     ip_to_sock(a, f->port, &address);
     if (!by_name)

@@ -43,6 +43,16 @@ void http_gate_done(struct http_gate *g)
     http1_body_done(&g->answer_body);
     buf_done(&g->held);
     buf_done(&g->answer);
+    if (g->proxy_fields.p)
+        explicit_bzero(g->proxy_fields.p, g->proxy_fields.cap);
+    buf_done(&g->proxy_fields);
+}
+
+void http_gate_to_proxy(struct http_gate *g, uint16_t port, struct buf *take_fields)
+{
+    g->proxy_port = port;
+    g->proxy_fields = *take_fields;
+    *take_fields = (struct buf)BUF_INIT;
 }
 
 static enum http_gate_result fail(struct http_gate *g, enum http1_result r)
@@ -179,13 +189,37 @@ static enum http_gate_result head_step(struct http_gate *g, struct span in,
     return HTTP_GATE_REQUEST;
 }
 
+/* "GET /x HTTP/1.1" CRLF ... becomes "GET http://host:port/x HTTP/1.1" CRLF, fields, ...; what is
+ * held was written by us and has these parts. */
+static int put_for_proxy(const struct http_gate *g, struct buf *out)
+{
+    struct span held = buf_span(&g->held), rest;
+    const uint8_t *target = (const uint8_t *)memchr(held.p, ' ', held.len) + 1;
+    const uint8_t *line = (const uint8_t *)memchr(held.p, '\n', held.len) + 1;
+
+    rest = span_skip(held, (size_t)(target - held.p));
+    if (rest.p[0] == '*') /* OPTIONS: of the server as such */
+        rest = span_skip(rest, 1);
+    if (buf_add(out, held.p, (size_t)(target - held.p)) < 0 ||
+        buf_addf(out, "http://%s:%u", g->host.name, g->proxy_port) < 0 ||
+        buf_add(out, rest.p, (size_t)(line - rest.p)) < 0 ||
+        buf_add(out, g->proxy_fields.p, g->proxy_fields.len) < 0)
+        return -1;
+    return buf_add(out, line, held.len - (size_t)(line - held.p));
+}
+
+static int put_held(const struct http_gate *g, struct buf *out)
+{
+    return g->proxy_port ? put_for_proxy(g, out) : buf_add(out, g->held.p, g->held.len);
+}
+
 int http_gate_pass(struct http_gate *g, struct buf *out)
 {
     enum http1_framing framing = g->is_chunked ? HTTP1_CHUNKED
                                  : g->has_body ? HTTP1_LENGTH
                                                : HTTP1_NONE;
 
-    if (buf_add(out, g->held.p, g->held.len) < 0)
+    if (put_held(g, out) < 0)
         return -1;
     buf_done(&g->held);
     http1_body_done(&g->body);

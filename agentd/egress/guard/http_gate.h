@@ -48,6 +48,9 @@ struct http_gate {
     uint64_t length;
     bool is_chunked;
 
+    uint16_t proxy_port; /* 0: requests go to the server itself */
+    struct buf proxy_fields;
+
     unsigned waiting;   /* requests whose final response did not begin */
     uint64_t heads;     /* bit i: the i-th of them was HEAD */
     bool asked_upgrade; /* the one that waits asked for it */
@@ -74,6 +77,9 @@ MUST_USE int http_gate_pass(struct http_gate *g, struct buf *out);
 bool http_gate_is_judging(const struct http_gate *g);
 /** Would http_gate_request() say HTTP_GATE_WAIT? */
 bool http_gate_is_waiting(const struct http_gate *g);
+/** Requests go to a proxy, in absolute form, each with these fields (moved, wiped at the end).
+ *  @port  the server's */
+void http_gate_to_proxy(struct http_gate *g, uint16_t port, struct buf *take_fields);
 /** Bytes of responses that pass. False: a switch of protocols that nobody asked for. */
 MUST_USE bool http_gate_response(struct http_gate *g, struct span bytes);
 /** Do we stand between two responses, all requests answered, so that words of our own may be

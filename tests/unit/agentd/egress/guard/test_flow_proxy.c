@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/guard/flow.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "tests/support/flows_scene.h"
+#include "tests/support/pki.h"
 #include "tests/support/test.h"
 
 #define POLICY(proxy)                                                                    \
@@ -123,6 +125,163 @@ static void by_name_where_the_policy_says_so(void **state)
     sock_close(&fd);
     sock_close(&at);
     close_scene(&x);
+}
+
+static void plain_http_by_name_goes_without_a_tunnel(void **state)
+{
+    static const char ok[] = "HTTP/1.1 204 No Content\r\n\r\n";
+    static const char request[] = "GET /x HTTP/1.1\r\nHost: good.example\r\n\r\n";
+    struct scene x;
+    char head[1024];
+    int fd, at;
+
+    (void)state;
+    open_scene(&x, POLICY(AT_ADDRESS ",\"by\":\"name\""));
+    fd = flows_scene_connect(&x.s, "203.0.113.66:80");
+    flows_scene_say(&x.s, fd, request);
+    at = flows_scene_accept(&x.s, x.proxy);
+    for (int i = 0; i < 2; i++) {
+        read_head(&x.s, at, head);
+        assert_string_equal(head, "GET http://good.example:80/x HTTP/1.1\r\n"
+                                  "Proxy-Authorization: Basic dXNlcjpzZWNyZXQ=\r\n"
+                                  "Host: good.example\r\n\r\n");
+        flows_scene_say(&x.s, at, ok);
+        flows_scene_expect(&x.s, fd, ok);
+        flows_scene_say(&x.s, fd, request);
+    }
+    sock_close(&fd);
+    sock_close(&at);
+    /* An upgrade needs the tunnel; and by address there is no other way. */
+    fd = flows_scene_connect(&x.s, "203.0.113.66:80");
+    flows_scene_say(&x.s, fd,
+                    "GET /x HTTP/1.1\r\nHost: good.example\r\nConnection: upgrade\r\n"
+                    "Upgrade: websocket\r\n\r\n");
+    at = flows_scene_accept(&x.s, x.proxy);
+    read_head(&x.s, at, head);
+    assert_ptr_equal(strstr(head, "CONNECT good.example:80 HTTP/1.1\r\n"), head);
+    sock_close(&fd);
+    sock_close(&at);
+    flows_scene_policy(&x.s, POLICY(AT_ADDRESS));
+    fd = flows_scene_connect(&x.s, "203.0.113.66:80");
+    flows_scene_say(&x.s, fd, request);
+    at = flows_scene_accept(&x.s, x.proxy);
+    read_head(&x.s, at, head);
+    assert_ptr_equal(strstr(head, "CONNECT 203.0.113.7:80 HTTP/1.1\r\n"), head);
+    sock_close(&fd);
+    sock_close(&at);
+    close_scene(&x);
+}
+
+/* -- TLS with the proxy -------------------------------------------------------------------- */
+
+struct tls_end {
+    struct conn *conn;
+    struct buf got;
+    bool is_secured;
+};
+
+static void tls_readable(void *owner)
+{
+    struct tls_end *t = owner;
+    uint8_t bytes[4096];
+    size_t n = 0;
+
+    if (conn_read(t->conn, bytes, sizeof(bytes), &n) == CONN_OK)
+        assert_int_equal(buf_add(&t->got, bytes, n), 0);
+}
+
+static void tls_writable(void *owner)
+{
+    (void)owner;
+}
+
+static void tls_secured(void *owner, const struct err *e)
+{
+    struct tls_end *t = owner;
+
+    t->is_secured = e == NULL;
+    conn_want(t->conn, LOOP_READ);
+}
+
+static const struct conn_ops tls_ops = {
+    .readable = tls_readable,
+    .writable = tls_writable,
+    .secured = tls_secured,
+};
+
+static bool wait_for(struct scene *x, const struct tls_end *t, size_t n)
+{
+    for (int i = 0; i < 1000 && t->got.len < n; i++)
+        flows_scene_turn(&x->s, 1);
+    return t->got.len >= n;
+}
+
+static void talk_tls(struct scene *x, struct tls_ctx *ctx)
+{
+    struct tls_end t = {.is_secured = false};
+    int fd = send_hello(x, "203.0.113.66:443");
+    int at = flows_scene_accept(&x->s, x->proxy);
+    struct err e = {0};
+    size_t n = 0;
+
+    assert_true(at >= 0);
+    t.conn = conn_new(x->s.loop, &at, &tls_ops, &t, &e);
+    assert_int_equal(conn_tls_accept(t.conn, ctx, &e), 0);
+    if (!wait_for(x, &t, 80))
+        fail_msg("records: %s", flows_scene_records(&x->s));
+    assert_memory_equal(t.got.p, "CONNECT 203.0.113.7:443 HTTP/1.1\r\n", 34);
+    buf_done(&t.got);
+    assert_int_equal(conn_write(t.conn, YES "early", strlen(YES) + 5, &n), CONN_OK);
+    flows_scene_expect(&x->s, fd, "early");
+    assert_true(wait_for(x, &t, x->hello.len));
+    assert_memory_equal(t.got.p, x->hello.p, x->hello.len);
+    conn_close(&t.conn);
+    assert_string_equal(flows_scene_end(&x->s, fd), "eof");
+    sock_close(&fd);
+    buf_done(&t.got);
+}
+
+static void a_proxy_may_be_spoken_tls_with_and_must_be_who_it_says(void **state)
+{
+    static const char *const alt[] = {"IP:10.1.0.3", "DNS:other.example"};
+    struct pki pki;
+
+    (void)state;
+    pki_init(&pki, "proxies");
+    for (size_t i = 0; i < COUNT_OF(alt); i++) {
+        struct scene x;
+        struct err e = {0};
+        struct tls_cert *cert;
+        struct tls_cert_slot *slot;
+        struct tls_ctx *ctx;
+
+        pki_issue(&pki, "proxy", alt[i], 1);
+        cert = tls_cert_load(pki.cert_file, pki.key_file, &e);
+        slot = tls_cert_slot_new(&cert);
+        ctx = tls_ctx_server(slot, NULL, &e);
+        open_scene(&x, POLICY("\"url\":\"https://user:secret@10.1.0.3:3128\""));
+        x.s.guard.store_fd = open(pki.ca_file, O_RDONLY | O_CLOEXEC);
+        if (i == 0) {
+            talk_tls(&x, ctx);
+        } else {
+            struct tls_end t = {.is_secured = false};
+            int fd = send_hello(&x, "203.0.113.66:443");
+            int at = flows_scene_accept(&x.s, x.proxy);
+
+            t.conn = conn_new(x.s.loop, &at, &tls_ops, &t, &e);
+            assert_int_equal(conn_tls_accept(t.conn, ctx, &e), 0);
+            assert_string_equal(flows_scene_end(&x.s, fd), "reset");
+            flows_scene_recorded(&x.s, "\"end\":\"proxy\"", NULL);
+            assert_int_equal(t.got.len, 0); /* no credentials either */
+            conn_close(&t.conn);
+            sock_close(&fd);
+        }
+        sock_close(&x.s.guard.store_fd);
+        close_scene(&x);
+        tls_ctx_free(ctx);
+        tls_cert_slot_free(slot);
+    }
+    pki_done(&pki);
 }
 
 static void socks_is_spoken_with_the_address(void **state)
@@ -260,6 +419,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_proxy_is_asked_for_the_address_that_was_checked),
         cmocka_unit_test(by_name_where_the_policy_says_so),
+        cmocka_unit_test(plain_http_by_name_goes_without_a_tunnel),
+        cmocka_unit_test(a_proxy_may_be_spoken_tls_with_and_must_be_who_it_says),
         cmocka_unit_test(socks_is_spoken_with_the_address),
         cmocka_unit_test(
             a_private_address_behind_a_name_is_refused_before_the_proxy_hears_of_it),

@@ -393,6 +393,32 @@ static void requests_far_ahead_of_their_answers_wait(void **state)
     buf_done(&out);
 }
 
+static void to_a_proxy_requests_go_in_absolute_form_with_its_fields(void **state)
+{
+    struct http_gate g;
+    struct buf out = BUF_INIT, fields = BUF_INIT;
+
+    (void)state;
+    http_gate_init(&g);
+    assert_int_equal(buf_adds(&fields, "Proxy-Authorization: Basic eA==\r\n"), 0);
+    http_gate_to_proxy(&g, 8080, &fields);
+    assert_null(fields.p);
+    assert_int_equal(run(&g,
+                         "GET /x?y HTTP/1.1\r\nHost: a.example:8080\r\nA: b\r\n"
+                         "Proxy-Authorization: Basic bWluZQ==\r\n\r\n"
+                         "OPTIONS * HTTP/1.1\r\nHost: a.example:8080\r\n\r\n",
+                         1, &out),
+                     HTTP_GATE_MORE);
+    assert_text(&out, "GET http://a.example:8080/x?y HTTP/1.1\r\n"
+                      "Proxy-Authorization: Basic eA==\r\n"
+                      "Host: a.example:8080\r\nA: b\r\n\r\n"
+                      "OPTIONS http://a.example:8080 HTTP/1.1\r\n"
+                      "Proxy-Authorization: Basic eA==\r\n"
+                      "Host: a.example:8080\r\n\r\n");
+    http_gate_done(&g);
+    buf_done(&out);
+}
+
 static int one_of_all(void)
 {
     static const char text[] =
@@ -435,6 +461,7 @@ int main(void)
         cmocka_unit_test(after_an_upgrade_that_was_refused_requests_are_read_on),
         cmocka_unit_test(a_switch_that_nobody_asked_for_is_an_error),
         cmocka_unit_test(requests_far_ahead_of_their_answers_wait),
+        cmocka_unit_test(to_a_proxy_requests_go_in_absolute_form_with_its_fields),
         cmocka_unit_test(no_memory_is_an_error_and_leaves_nothing),
     };
 
