@@ -346,9 +346,24 @@ static struct entry *entry_new(struct pins *p, const struct ip_addr *a, const ch
     return e;
 }
 
+/* The ports of a name, looked up when the first address needs them. */
+struct ports {
+    bool are_known;
+    size_t n;
+    uint16_t port[PORTS_MAX];
+};
+
+static void need_ports(const struct pins *p, const char *name, struct ports *ports)
+{
+    if (ports->are_known)
+        return;
+    ports->n =
+        decide_ports(p->ward->policy, name, ward_now_s(p->ward), ports->port, PORTS_MAX);
+    ports->are_known = true;
+}
+
 /* 0, or -1: no memory. */
-static int add_one(struct pins_wait *w, const struct ip_addr *a, const uint16_t *port,
-                   size_t n_ports)
+static int add_one(struct pins_wait *w, const struct ip_addr *a, struct ports *ports)
 {
     struct pins *p = w->pins;
     struct entry *e = find(p, a, w->name);
@@ -357,11 +372,6 @@ static int add_one(struct pins_wait *w, const struct ip_addr *a, const uint16_t 
         e = entry_new(p, a, w->name, w->end_ms);
     if (!e)
         return -1;
-    if (!same_ports(e, port, n_ports)) {
-        e->acked_ms = 0;
-        if (set_ports(e, port, n_ports) < 0)
-            return -1;
-    }
     if (w->end_ms > e->end_ms) {
         e->end_ms = w->end_ms;
         set_due(p, e);
@@ -370,6 +380,12 @@ static int add_one(struct pins_wait *w, const struct ip_addr *a, const uint16_t 
      * need not hear of it while the pin outlives the answer by a good part of the grace. */
     if (e->acked_ms && e->acked_ms + NAMES_GRACE_S * 500 >= w->end_ms)
         return 0;
+    need_ports(p, w->name, ports);
+    if (!same_ports(e, ports->port, ports->n)) {
+        e->acked_ms = 0;
+        if (set_ports(e, ports->port, ports->n) < 0)
+            return -1;
+    }
     w->addr[w->n++] = *a;
     tell_entry(p, w->batch, e);
     return 0;
@@ -438,9 +454,7 @@ struct pins_wait *pins_add(struct pins *p, const char *name, const struct ip_add
                            size_t n, uint32_t ttl_s, pins_fn *fn, void *arg,
                            struct err *e)
 {
-    uint16_t port[PORTS_MAX];
-    size_t n_ports =
-        decide_ports(p->ward->policy, name, ward_now_s(p->ward), port, PORTS_MAX);
+    struct ports ports = {.are_known = false};
     struct pins_wait *w = n <= NAMES_ADDRS_MAX ? wait_new(p, name, ttl_s) : NULL;
     int rc = 0;
 
@@ -452,7 +466,7 @@ struct pins_wait *pins_add(struct pins *p, const char *name, const struct ip_add
     w->fn = fn;
     w->arg = arg;
     for (size_t i = 0; i < n && rc == 0; i++)
-        rc = add_one(w, &addr[i], port, n_ports);
+        rc = add_one(w, &addr[i], &ports);
     arm(p);
     if (rc < 0)
         (void)err_set(e, ERR_NOMEM, "pins of \"%s\": no memory", name);
