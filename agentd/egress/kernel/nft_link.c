@@ -210,8 +210,10 @@ static int refused(const struct nft_batch *b, const struct nlmsghdr *m, struct e
         a = attr_of(m, sizeof(*r), NLMSGERR_ATTR_MSG);
     if (a != NULL && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
         (void)snprintf(why, sizeof(why), " (%s)", mnl_attr_get_str(a));
-    return err_set_at(e, ERR_SYS, -r->error, ERR_WHERE, "nftables: %s: %s%s", what,
-                      strerror(-r->error), why);
+    /* A set at its bound says ENFILE, which reads as something else. */
+    return err_set_at(e, r->error == -ENFILE ? ERR_LIMIT : ERR_SYS, -r->error, ERR_WHERE,
+                      "nftables: %s: %s%s", what,
+                      r->error == -ENFILE ? "the set is full" : strerror(-r->error), why);
 }
 
 /* One datagram of answers: 1 acknowledged, 0 nothing decided, -1 refused. */
