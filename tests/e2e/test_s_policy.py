@@ -216,7 +216,7 @@ def test_a_target_that_is_none_is_refused(target):
 def test_explain_says_what_audit_mode_would_refuse(tmp_path):
     path = tmp_path / "policy.json"
     path.write_text('{"version": 1, "mode": "audit"}')
-    done = egress("explain", "--policy", str(path), "a.example.com", "127.0.0.1:80")
+    done = egress("explain", "a.example.com", "--policy=%s" % path, "--", "127.0.0.1:80")
     first, second = done.stdout.splitlines()
     assert first.startswith("allowed mode audit, else refused: default deny")
     assert second.startswith("denied floor: loopback")

@@ -311,27 +311,39 @@ static int explain_all(const struct policy *p, int n, char **text)
     return fflush(stdout) != 0 && rc == EXIT_DONE ? EXIT_FAIL : rc;
 }
 
-int cmd_explain(int argc, char **argv)
+/* Moves the targets to the front of argv, whose options may stand anywhere. How many; -1: wrong
+ * usage, which was told. */
+static int explain_options(int argc, char **argv, const char **ret_policy)
 {
-    const char *policy = NULL;
-    struct policy *p;
-    int i = 1, rc;
+    bool is_over = false;
+    int n = 0;
 
-    for (; i < argc && argv[i][0] == '-'; i++) {
-        if (strcmp(argv[i], "--") == 0) {
-            i++;
-            break;
-        }
-        if (strcmp(argv[i], "--policy") == 0 && i + 1 < argc) {
-            policy = argv[++i];
+    for (int i = 1; i < argc; i++) {
+        if (is_over || argv[i][0] != '-') {
+            argv[n++] = argv[i];
+        } else if (strcmp(argv[i], "--") == 0) {
+            is_over = true;
+        } else if (strcmp(argv[i], "--policy") == 0 && i + 1 < argc) {
+            *ret_policy = argv[++i];
         } else if (strncmp(argv[i], "--policy=", 9) == 0) {
-            policy = argv[i] + 9;
+            *ret_policy = argv[i] + 9;
         } else {
             COMPLAIN("agentd egress explain: no option %s, or it lacks its value\n",
                      log_q(argv[i]));
-            return EXIT_USAGE;
+            return -1;
         }
     }
+    return n;
+}
+
+int cmd_explain(int argc, char **argv)
+{
+    const char *policy = NULL;
+    int n = explain_options(argc, argv, &policy), rc;
+    struct policy *p;
+
+    if (n < 0)
+        return EXIT_USAGE;
     if (!policy) {
         COMPLAIN("agentd egress explain: --policy FILE is missing\n");
         return EXIT_USAGE;
@@ -339,7 +351,7 @@ int cmd_explain(int argc, char **argv)
     p = load(policy);
     if (!p)
         return EXIT_USAGE;
-    rc = explain_all(p, argc - i, argv + i);
+    rc = explain_all(p, n, argv);
     policy_unref(p);
     return rc;
 }
