@@ -405,6 +405,60 @@ def test_a_killed_guard_lets_nothing_out_and_comes_back(lab, service, podman, ru
     judge(podman.execute(name, *probe()))
 
 
+# Sends without pause, to addresses that are not allowed.
+PROBER = r"""
+import socket
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    for host in ("203.0.113.66", "198.51.100.7"):
+        try:
+            u.sendto(b"x", (host, 9999))
+        except OSError:
+            pass
+        t = socket.socket()
+        t.setblocking(False)
+        t.connect_ex((host, 9999))
+        t.close()
+"""
+
+
+@pytest.mark.parametrize("network,tier", [("podman", "veth"), ("none", "sealed")])
+def test_a_service_that_dies_and_comes_back_opens_nothing(lab, service, podman, policy, network, tier):
+    """Killed, and stopped in good order: its rules stay, and it takes up its sandboxes again with
+    no moment between."""
+    _, name = podman.start(network, {"agentd.egress.policy": policy, "agentd.egress.tier": tier},
+                           "python3", "-c", PROBER)
+    try:
+        for i in range(8):
+            mark = lab.mark()
+            service.process.kill() if i % 2 else service.stop()
+            assert not lab.packets(mark)
+            service.start()
+            service.wait_enforced(name[:12])
+            assert not lab.packets(mark)
+        # So many refusals at once are not all answered: UDP may hear nothing.
+        assert nothing_denied_leaves(lab, podman, name)[:len(ALLOWED)] == ["answered"] * len(ALLOWED)
+    finally:
+        podman.remove(name)
+    service.wait_gone(name[:12])
+
+
+def test_a_service_that_comes_back_to_a_broken_host_opens_nothing(lab, service, podman, ruled):
+    """What it cannot enforce when it begins it keeps closed, and says so."""
+    _, name, sandbox = ruled
+    service.stop()
+    lab.from_host("sysctl", "-q", "-w", "net.ipv4.conf.all.src_valid_mark=1")
+    try:
+        service.start()
+        s = service.wait_enforced(sandbox, False)
+        assert any("src_valid_mark" in r for r in s["reasons"]), s
+        nothing_denied_leaves(lab, podman, name)
+    finally:
+        lab.from_host("sysctl", "-q", "-w", "net.ipv4.conf.all.src_valid_mark=0")
+    service.wait_enforced(sandbox)
+    judge(podman.execute(name, *probe()))
+
+
 def test_src_valid_mark_is_said(lab, service, podman, ruled):
     _, name, sandbox = ruled
     lab.from_host("sysctl", "-q", "-w", "net.ipv4.conf.all.src_valid_mark=1")

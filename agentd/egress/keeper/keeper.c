@@ -513,6 +513,64 @@ int keeper_add(struct keeper *k, const struct keeper_add *a, keeper_done_fn *fn,
     return 0;
 }
 
+/* -- after a restart ----------------------------------------------------------------------------------- */
+
+/* Its rules as they were, whatever its interface says now, and even where something breaks them: to
+ * give it up would open it. */
+static int adopt_veth(struct kept *s, const struct veth *was, struct err *e)
+{
+    struct veth_host *h = veth_host_look(e);
+    struct veth now;
+    struct err why;
+
+    if (!h)
+        return err_wrap(e, "looking at the host's interfaces");
+    s->veth = *was;
+    if (veth_follow(h, s->ns, was, &now, &why) == 0 && strcmp(now.way, was->way) == 0)
+        s->veth = now;
+    veth_breakers(h, s->ns, &s->veth, &s->veth_reasons);
+    veth_host_free(h);
+    if (sealed_listen(s, NULL, true, s->veth.way, e) < 0)
+        return -1;
+    if (s->keeper->host_nflog_fd >= 0)
+        s->fd[CHANNEL_FD_NFLOG] = fcntl(s->keeper->host_nflog_fd, F_DUPFD_CLOEXEC, 0);
+    s->has_rules = true; /* host_update() puts them there, all in one batch */
+    return 0;
+}
+
+int keeper_adopt(struct keeper *k, const struct keeper_add *a, const struct veth *was,
+                 struct err *e)
+{
+    struct netns *ns = NULL;
+    struct err why;
+    struct kept *s;
+    int rc;
+
+    if (check_add(k, a, e) < 0 || check_ns(k, a, e) < 0) {
+        netns_free(*a->take_ns);
+        *a->take_ns = NULL;
+        return -1;
+    }
+    ns = *a->take_ns;
+    *a->take_ns = NULL;
+    s = kept_new(k, a, &ns);
+    netns_free(ns); /* NULL when it was taken */
+    if (!s)
+        return err_set(e, ERR_NOMEM, "no memory for a sandbox");
+    kept_link(s);
+    rc = s->tier == EGRESS_SEALED ? sealed_make(s, &why) : adopt_veth(s, was, &why);
+    if (rc < 0 || watch_kept(s, &why) < 0) {
+        kept_free(s); /* a sealed one's table stays there, without a guard */
+        if (e)
+            *e = why;
+        return -1;
+    }
+    s->is_verified = true;
+    s->state = KEPT_CLOSED;
+    s->to_send = SEND_SANDBOX;
+    return 0;
+}
+
 /* -- reload, remove ------------------------------------------------------------------------------------ */
 
 static struct kept *find_idle(struct keeper *k, const char *name, struct err *e)
@@ -561,6 +619,20 @@ int keeper_remove(struct keeper *k, const char *name, keeper_done_fn *fn, void *
 
 /* -- life ---------------------------------------------------------------------------------------------- */
 
+/* The host's table of the last keeper stands until that of all its sandboxes takes its place in
+ * one batch; when that cannot be, nothing is touched and all stay closed. */
+static int adopt(struct keeper *k, struct err *e)
+{
+    int rc = state_load(k, e);
+
+    k->is_loading = false;
+    if (rc < 0) {
+        k->is_host_stale = true; /* keeper_free() leaves what stands */
+        return err_wrap(e, "taking over the sandboxes of the last keeper");
+    }
+    return host_update(k, e);
+}
+
 struct keeper *keeper_new(const struct keeper_conf *conf, struct err *e)
 {
     struct keeper *k = mem_zalloc(1, sizeof *k);
@@ -587,8 +659,10 @@ struct keeper *keeper_new(const struct keeper_conf *conf, struct err *e)
         return NULL;
     }
     watch_start(k);
-    if (k->state_dir)
-        state_load(k);
+    if (k->state_dir && adopt(k, e) < 0) {
+        keeper_free(k);
+        return NULL;
+    }
     return k;
 }
 
@@ -600,6 +674,7 @@ void keeper_free(struct keeper *k)
         return;
     watch_stop(k);
     guard_stop(k);
+    host_leave(k);
     (void)err_set(&e, ERR_SYS, "the keeper ends");
     while (k->kept) {
         struct kept *s = k->kept;

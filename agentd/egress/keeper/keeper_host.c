@@ -357,9 +357,8 @@ int host_update(struct keeper *k, struct err *e)
         k->guard.wants_floor = true;
         guard_push(k);
     }
-    if (k->host && (is_floor || is_may || k->is_host_stale))
-        return host_restore(k, e);
-    return 0;
+    k->is_host_stale = k->is_host_stale || is_floor || is_may;
+    return k->is_host_stale && !k->is_loading ? host_restore(k, e) : 0;
 }
 
 /* -- life ------------------------------------------------------------------------------------------- */
@@ -402,12 +401,26 @@ int host_start(struct keeper *k, struct err *e)
     if (!k->host_rt_io)
         return -1;
     loop_io_want(k->host_rt_io, LOOP_READ);
+    k->is_loading = k->conf.has_host_rules && k->state_dir;
     if (k->conf.has_host_rules &&
         (open_table(k, e) < 0 || rt_tproxy_set(k->host_rt_fd, e) < 0))
         return err_wrap(e, "taking the host's rules");
     if (host_update(k, e) < 0)
         return -1;
     return k->host ? watch_host(k, e) : 0;
+}
+
+void host_leave(struct keeper *k)
+{
+    struct err e;
+
+    for (const struct kept *s = k->kept; s; s = s->next)
+        if (s->tier == EGRESS_VETH)
+            return;
+    if (!k->host || k->is_host_stale)
+        return;
+    if (nft_uninstall(k->host, &e) < 0 || rt_tproxy_drop(k->host_rt_fd, &e) < 0)
+        log_warn("host.leave", "error=%s", log_e(&e));
 }
 
 void host_stop(struct keeper *k)

@@ -134,6 +134,8 @@ struct keeper {
     int host_news_fd, host_rt_fd, host_rt_news_fd, host_nflog_fd;
     struct loop_io *host_news_io, *host_rt_io;
     bool is_host_stale, wants_host_verify;
+    bool
+        is_loading; /* remembered sandboxes are being adopted: the host's table waits for all */
     char host_reason[KEEPER_REASON_MAX];
     struct sock_addr may[KEEPER_MAY_MAX];
     size_t n_may;
@@ -149,6 +151,10 @@ struct keeper {
 
 /* -- keeper.c ---------------------------------------------------------------------------------- */
 
+/** A sandbox of before a restart, while is_loading. Not enforced at once, but never open.
+ *  @was  VETH: what its rules were made from */
+int keeper_adopt(struct keeper *k, const struct keeper_add *a, const struct veth *was,
+                 struct err *e);
 struct kept *keeper_find(struct keeper *k, const char *name);
 struct kept *keeper_by_index(struct keeper *k, uint32_t index); /* NULL: none */
 /** Tell the waiting caller, once. */
@@ -187,6 +193,8 @@ void keeper_who(struct kept *s, const struct channel_msg *ask, struct channel_ms
 /* -- keeper_host.c ------------------------------------------------------------------------------- */
 
 int host_start(struct keeper *k, struct err *e);
+/** At the end: takes the host's table away when no sandbox needs it. */
+void host_leave(struct keeper *k);
 void host_stop(struct keeper *k);
 /** What may have changed: addresses, resolvers, places the guard may reach. Cheap when nothing
  *  did. -1 with *e: the kernel does not have it; it is tried again. */
@@ -214,8 +222,9 @@ int watch_host(struct keeper *k, struct err *e);
 /** Best effort; what cannot be kept is logged: after a restart it would stay closed. */
 void state_save(const struct kept *s);
 void state_forget(const struct kept *s);
-/** Adopt what is remembered. */
-void state_load(struct keeper *k);
+/** Adopt what is remembered. -1: one whose rules stand in the host's table could not be, and would
+ *  be open without them. */
+int state_load(struct keeper *k, struct err *e);
 /** When the process started, in clock ticks since boot; 0: not known. */
 uint64_t state_pid_start(pid_t pid);
 

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agentd/egress/keeper/veth_record.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -77,6 +78,10 @@ static int print_state(const struct kept *s, struct buf *out)
     if (buf_addf(out, "{\"tier\":\"%s\",", s->tier == EGRESS_SEALED ? "sealed" : "veth") <
             0 ||
         put_text(out, "netns", s->ns_path) < 0 || put_text(out, "iface", s->iface) < 0)
+        return -1;
+    if (s->tier == EGRESS_VETH &&
+        (buf_adds(out, "\"veth\":") < 0 || veth_record_print(&s->veth, out) < 0 ||
+         buf_adds(out, ",") < 0))
         return -1;
     if (buf_addf(out, "\"pid\":%ld,\"start\":\"%llu\",\"inode\":\"%llu\",\"policy\":",
                  (long)s->pid, (unsigned long long)s->pid_start,
@@ -142,6 +147,7 @@ void state_forget(const struct kept *s)
 
 struct remembered {
     struct keeper_add add;
+    struct veth veth; /* VETH */
     uint64_t start, inode;
 };
 
@@ -172,7 +178,9 @@ static int read_record(const struct json *o, struct remembered *ret, struct err 
     ret->add.pid = (pid_t)json_int(pid);
     ret->start = number_of(o, "start");
     ret->inode = number_of(o, "inode");
-    return 0;
+    return ret->add.tier == EGRESS_SEALED
+               ? 0
+               : veth_record_read(json_get(o, "veth"), &ret->veth, e);
 }
 
 /* ERR_NOTFOUND: it is gone, or another one has its place. */
@@ -188,13 +196,6 @@ static int check_alive(const struct remembered *r, struct err *e)
         (uint64_t)st.st_ino != r->inode)
         return err_set(e, ERR_NOTFOUND, "its namespace is gone");
     return 0;
-}
-
-static void on_adopted(void *arg, const struct err *e)
-{
-    UNUSED_ARG(arg);
-    if (e)
-        log_err("state.adopt", "error=%s", log_e(e));
 }
 
 static struct policy *read_policy(struct span text, struct err *e)
@@ -226,7 +227,7 @@ static int adopt(struct keeper *k, const char *name, struct span text,
         return -1;
     ns = netns_open(r.add.ns_path, r.add.pid, e);
     r.add.take_ns = &ns;
-    rc = ns ? keeper_add(k, &r.add, on_adopted, NULL, e) : -1;
+    rc = ns ? keeper_adopt(k, &r.add, &r.veth, e) : -1;
     policy_unref(r.add.policy);
     return rc;
 }
@@ -255,29 +256,32 @@ static int read_file(const char *path, struct buf *ret, struct err *e)
     return n < 0 ? -1 : 0;
 }
 
-static void load_one(struct keeper *k, const char *name)
+static int load_one(struct keeper *k, const char *name, struct err *e)
 {
     char path[PATH_MAX];
     AUTO(buf_done)
     struct buf text = BUF_INIT;
     struct json *o = NULL;
-    struct err e;
+    bool is_sealed = false;
     int rc = -1;
 
     if (file_name(k, name, ".json", path) < 0)
-        return;
-    if (read_file(path, &text, &e) == 0)
-        o = json_parse(buf_span(&text), STATE_FILE_MAX, &e);
-    if (o)
-        rc = adopt(k, name, buf_span(&text), o, &e);
+        return err_set(e, ERR_LIMIT, "the name of the state directory is too long");
+    if (read_file(path, &text, e) == 0)
+        o = json_parse(buf_span(&text), STATE_FILE_MAX, e);
+    if (o) {
+        is_sealed = text_of(o, "tier") && strcmp(text_of(o, "tier"), "sealed") == 0;
+        rc = adopt(k, name, buf_span(&text), o, e);
+    }
     json_free(o);
     if (rc == 0) {
         log_notice("state.adopted", "sandbox=%s", name);
-        return;
+        return 0;
     }
-    log_warn("state.adopt", "sandbox=%s error=%s", name, log_e(&e));
-    if (e.code == ERR_NOTFOUND)
+    log_warn("state.adopt", "sandbox=%s error=%s", name, log_e(e));
+    if (e->code == ERR_NOTFOUND)
         (void)unlink(path); /* nothing to come back to */
+    return is_sealed || e->code == ERR_NOTFOUND ? 0 : err_wrap(e, "sandbox %s", name);
 }
 
 static bool is_ours(const char *dir)
@@ -299,27 +303,27 @@ static void make_dirs(char *path)
     (void)mkdir(path, 0700);
 }
 
-void state_load(struct keeper *k)
+int state_load(struct keeper *k, struct err *e)
 {
     const struct dirent *de;
     char name[HOST_ID_MAX + 1];
+    int rc = 0;
     DIR *d;
 
     make_dirs(k->state_dir);
     d = is_ours(k->state_dir) ? opendir(k->state_dir) : NULL;
     if (!d) {
-        log_err("state.load", "dir=%s why=%s", k->state_dir,
-                log_q("not a directory of ours that is closed to others"));
-        mem_free(k->state_dir);
-        k->state_dir = NULL;
-        return;
+        return err_set(e, ERR_CONFIG,
+                       "%s is not a directory of ours that is closed to others",
+                       k->state_dir);
     }
-    while ((de = readdir(d)) != NULL) {
+    while (rc == 0 && (de = readdir(d)) != NULL) {
         size_t n = strlen(de->d_name);
 
         if (n > 5 && strcmp(de->d_name + n - 5, ".json") == 0 &&
             host_id_parse(span_of(de->d_name, n - 5), name) == 0)
-            load_one(k, name);
+            rc = load_one(k, name, e);
     }
     (void)closedir(d); /* opened for reading */
+    return rc;
 }
