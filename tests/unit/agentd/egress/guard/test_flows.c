@@ -288,6 +288,67 @@ static void connections_that_are_not_decided_yet_survive_a_reload(void **state)
     flows_scene_close(&s);
 }
 
+/* -- memory that fails --------------------------------------------------------------------------- */
+
+/* One connection with its k-th allocation failing. True: it had no such allocation any more. */
+static bool fail_at(unsigned k, const char *to, const char *said, int server)
+{
+    struct flows_scene s;
+    size_t live = mem_live();
+    bool is_over;
+    int fd, out;
+
+    flows_scene_open(&s, "{\"version\":1,\"allow\":[\"good.example:80\",\"db.example:"
+                         "7000\"],\"deny\":[\"bad.example:80\"]}");
+    flows_scene_name(&s, "good.example", "203.0.113.7");
+    flows_scene_pin(&s, "db.example", "203.0.113.7");
+    mem_fault_at(k);
+    fd = flows_scene_connect(&s, to);
+    (void)send(fd, said, strlen(said), MSG_NOSIGNAL);
+    for (int i = 0; i < 8; i++)
+        flows_scene_turn(&s, 1);
+    out = accept(server, NULL, NULL);
+    if (out >= 0) {
+        /* It is there because it was allowed, whatever failed besides. */
+        assert_null(strstr(said, "bad.example"));
+        (void)send(out, "HTTP/1.1 204 x\r\n\r\n", 18, MSG_NOSIGNAL);
+        for (int i = 0; i < 4; i++)
+            flows_scene_turn(&s, 1);
+    }
+    is_over = mem_count() < k;
+    mem_fault_at(0);
+    sock_close(&fd);
+    sock_close(&out);
+    flows_scene_turn(&s, 2);
+    flows_scene_close(&s);
+    assert_int_equal(mem_live(), live);
+    return is_over;
+}
+
+static void no_memory_ends_a_connection_and_leaves_nothing(void **state)
+{
+    static const struct {
+        const char *to, *said;
+    } way[] = {
+        {"203.0.113.7:80", "GET / HTTP/1.1\r\nHost: good.example\r\n\r\n"},
+        {"203.0.113.7:80", "GET / HTTP/1.1\r\nHost: bad.example\r\n\r\n"},
+        {TO, "x"},
+        {"203.0.113.7:443", "no tls"},
+    };
+    int http = flows_scene_listen("203.0.113.7:80"), db = flows_scene_listen(TO);
+
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(way); i++) {
+        unsigned k = 1;
+
+        while (!fail_at(k, way[i].to, way[i].said, i == 2 ? db : http))
+            k++;
+        assert_true(k > 3);
+    }
+    sock_close(&http);
+    sock_close(&db);
+}
+
 /* -- the end -------------------------------------------------------------------------------------- */
 
 static void the_end_of_the_guard_ends_and_records_all(void **state)
@@ -351,6 +412,7 @@ int main(void)
         cmocka_unit_test(a_new_check_cuts_what_was_not_checked),
         cmocka_unit_test(a_rule_that_expires_cuts_within_a_second),
         cmocka_unit_test(connections_that_are_not_decided_yet_survive_a_reload),
+        cmocka_unit_test(no_memory_ends_a_connection_and_leaves_nothing),
         cmocka_unit_test(the_end_of_the_guard_ends_and_records_all),
         cmocka_unit_test(a_pin_is_held_while_its_connection_lives),
     };
