@@ -31,6 +31,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agentd/egress/keeper/userns.h"
 #include "common/log.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -137,10 +138,15 @@ static int no_traces(struct err *e)
 int role_keeper(struct err *e)
 {
     struct rlimit none = {0, 0};
+    uint64_t keep = KEEPER_CAPS;
 
     if (setrlimit(RLIMIT_CORE, &none) < 0)
         return err_sys(e, "forbid core files");
-    return caps_cut(KEEPER_CAPS, e);
+    /* Root of a user namespace (a rootless container's): since Linux 5.12 a namespace that maps the
+     * id 0 of the one above, which the guard's then does, asks for it. */
+    if (geteuid() == 0 && !userns_is_host_root())
+        keep |= CAP(CAP_SETFCAP);
+    return caps_cut(keep, e);
 }
 
 /* -- the guard, before exec --------------------------------------------------------------------- */

@@ -324,12 +324,18 @@ static int start_control(struct run *r, struct err *e)
     char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
     struct err why;
 
-    if (control_run_path(r->name, path, sizeof path, &why) < 0) {
-        log_warn("run.control", "name=%s why=%s", r->name, log_e(&why));
+    if (control_run_path(r->name, path, sizeof path, &why) == 0)
+        r->control = control_socket_new(r->keeper, r->loop, path, &why);
+    if (r->control)
         return 0;
+    if (r->conf
+            ->name) { /* perhaps another has it, and asking by name would ask that one */
+        if (e)
+            *e = why;
+        return err_wrap(e, "--name %s", r->name);
     }
-    r->control = control_socket_new(r->keeper, r->loop, path, e);
-    return r->control ? 0 : err_wrap(e, "--name %s", r->name);
+    log_warn("run.control", "name=%s why=%s", r->name, log_e(&why));
+    return 0;
 }
 
 static int keep(struct run *r, struct netns **take_ns, struct err *e)

@@ -116,7 +116,7 @@ static int enter_as_a_user(void)
     FILE *f;
     int got;
 
-    if (getuid() == 0 &&
+    if (userns_is_host_root() &&
         (setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0))
         return __LINE__;
     (void)prctl(PR_SET_DUMPABLE, 1);
