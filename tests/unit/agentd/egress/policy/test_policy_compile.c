@@ -489,6 +489,14 @@ static void warnings_do_not_refuse(void **state)
     policy_unref(
         compile_good(ALLOW("\"*.b.example\", \"b.example\", \"a.b.example:80\"")));
     assert_int_equal(faults.n, 0);
+    policy_unref(compile_good(
+        "{\"version\": 1, \"allow\": [\"a.example\", \"b.example\"], \"deny\":"
+        " [{\"to\": \"a.example\", \"expires\": \"2099-01-01T00:00:00Z\"}]}"));
+    assert_int_equal(faults.n, 0);
+    policy_unref(compile_good("{\"version\": 1, \"allow\": [\"a.example\","
+                              " {\"to\": \"*.b.example\", \"expires\": "
+                              "\"2099-01-01T00:00:00Z\"}, \"x.b.example\"]}"));
+    assert_int_equal(faults.n, 0);
     policy_unref(compile_good(DENY("\"a.example\"")));
     assert_int_equal(faults.n, 0);
 }
