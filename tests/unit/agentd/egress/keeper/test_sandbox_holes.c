@@ -114,13 +114,13 @@ static void a_fixed_file_cannot_be_changed_inside(void **state)
     static struct boxed_result r;
     int fd;
 
-    assert_int_equal(mkdir("/var/tmp/egress-fixed", 0755), 0);
-    assert_int_equal(chmod("/var/tmp/egress-fixed", 0777), 0);
-    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    assert_int_equal(write(fd, "old\n", 4), 4);
-    assert_int_equal(fchmod(fd, 0666), 0);
     EACH_MODE(m, state)
     {
+        assert_int_equal(mkdir("/var/tmp/egress-fixed", 0755), 0);
+        assert_int_equal(chmod("/var/tmp/egress-fixed", 0777), 0);
+        fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+        assert_int_equal(write(fd, "old\n", 4), 4);
+        assert_int_equal(fchmod(fd, 0666), 0);
         boxed_run(&(struct boxed){.mode = m,
                                   .script =
                                       "cd /var/tmp/egress-fixed; (echo new >policy) "
@@ -129,10 +129,10 @@ static void a_fixed_file_cannot_be_changed_inside(void **state)
                                   .fixed = path},
                   &r);
         assert_string_equal(r.out, "old\npolicy\n");
+        (void)close(fd);
+        assert_int_equal(unlink(path), 0);
+        assert_int_equal(rmdir("/var/tmp/egress-fixed"), 0);
     }
-    (void)close(fd);
-    assert_int_equal(unlink(path), 0);
-    assert_int_equal(rmdir("/var/tmp/egress-fixed"), 0);
 }
 
 /* As a chroot's: with it the host's processes would be seen. */
