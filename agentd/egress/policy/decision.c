@@ -21,22 +21,36 @@ struct port_set {
     uint64_t bits[PORTS / 64];
 };
 
+/* A word at a time: a rule may have all ports, and there is a question for each connection. */
 static void port_set_put(struct port_set *s, const struct policy_rule *r, bool on)
 {
-    for (size_t i = 0; i < r->n_ports; i++)
-        for (uint32_t port = r->ports[i].first; port <= r->ports[i].last; port++) {
-            uint64_t bit = UINT64_C(1) << port % 64;
+    for (size_t i = 0; i < r->n_ports; i++) {
+        uint32_t first = r->ports[i].first, last = r->ports[i].last;
 
-            if (on)
-                s->bits[port / 64] |= bit;
-            else
-                s->bits[port / 64] &= ~bit;
+        for (uint32_t word = first / 64; word <= last / 64; word++) {
+            uint64_t bits = UINT64_MAX;
+
+            if (word == first / 64)
+                bits &= UINT64_MAX << first % 64;
+            if (word == last / 64)
+                bits &= UINT64_MAX >> (63 - last % 64);
+            s->bits[word] = on ? s->bits[word] | bits : s->bits[word] & ~bits;
         }
+    }
 }
 
-static bool port_set_has(const struct port_set *s, uint32_t port)
+/* The next port that is in it, from `port` on; PORTS: none. */
+static uint32_t port_set_next(const struct port_set *s, uint32_t port)
 {
-    return s->bits[port / 64] >> port % 64 & 1;
+    uint32_t word = port / 64;
+    uint64_t bits;
+
+    if (port >= PORTS)
+        return PORTS;
+    bits = s->bits[word] & UINT64_MAX << port % 64;
+    while (bits == 0 && ++word < PORTS / 64)
+        bits = s->bits[word];
+    return bits ? word * 64 + (uint32_t)__builtin_ctzll(bits) : PORTS;
 }
 
 static bool rule_lives(const struct policy_rule *r, int64_t now_s)
@@ -234,7 +248,7 @@ static bool any_port_left(const struct policy *p, const struct target *t, int64_
     const struct policy_rule *r;
     struct port_set left;
     struct rule_walk w;
-    bool is_left = false;
+    bool is_left;
 
     memset(&left, p->default_allows ? 0xff : 0, sizeof left);
     start(&w, p, POLICY_ALLOW, t);
@@ -245,15 +259,13 @@ static bool any_port_left(const struct policy *p, const struct target *t, int64_
     while ((r = rule_walk_next(&w)))
         if (rule_lives(r, now_s))
             port_set_put(&left, r, false);
-    for (uint32_t port = 1; port < PORTS && !is_left; port++)
-        is_left = port_set_has(&left, port);
+    is_left = port_set_next(&left, 1) < PORTS;
     *ret_rule = NULL;
     start(&w, p, POLICY_ALLOW, t);
     while (is_left && !*ret_rule && (r = rule_walk_next(&w)))
         for (size_t i = 0; i < r->n_ports && rule_lives(r, now_s) && !*ret_rule; i++)
-            for (uint32_t port = r->ports[i].first; port <= r->ports[i].last; port++)
-                if (port_set_has(&left, port))
-                    *ret_rule = r;
+            if (port_set_next(&left, r->ports[i].first) <= r->ports[i].last)
+                *ret_rule = r;
     return is_left;
 }
 
@@ -307,8 +319,12 @@ size_t decide_ports(const struct policy *p, const char *name, int64_t now_s,
     while ((r = rule_walk_next(&w)))
         if (rule_lives(r, now_s))
             port_set_put(&left, r, false);
-    for (uint32_t port = 1; port < PORTS && n < cap; port++)
-        if (port != 53 && port_set_has(&left, port))
+    for (uint32_t port = 1; n < cap; port++) {
+        port = port_set_next(&left, port);
+        if (port == PORTS)
+            break;
+        if (port != 53)
             ret[n++] = (uint16_t)port;
+    }
     return n;
 }

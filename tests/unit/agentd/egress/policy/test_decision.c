@@ -245,6 +245,37 @@ static void ports_to_pin_are_those_of_narrow_rules(void **state)
     policy_unref(p);
 }
 
+static void ports_are_right_at_the_ends_of_words(void **state)
+{
+    static const uint16_t want[] = {1,  60, 61,  62,  65,  66,    67,    68,
+                                    69, 70, 127, 128, 129, 65530, 65531, 65534};
+    struct policy *p = compile(
+        "{\"version\": 1, \"allow\": [\"a.example:60-70\", \"a.example:65530-65535\","
+        " \"a.example:1\", \"a.example:127-129\", \"b.example:64\", \"b.example:191\","
+        " \"c.example:63-64\"],"
+        " \"deny\": [\"a.example:63-64\", \"a.example:65532-65533\","
+        " \"a.example:65535\", \"b.example:65-190\", \"b.example:1-63\","
+        " \"b.example:192-65535\", \"c.example:1-63\", \"c.example:64-65535\"]}");
+    struct target t = {.name = "b.example", .protocol = IPPROTO_TCP};
+    uint16_t got[32];
+    struct verdict v;
+
+    (void)state;
+    assert_int_equal(decide_ports(p, "a.example", NOW, got, COUNT_OF(got)),
+                     COUNT_OF(want));
+    assert_memory_equal(got, want, sizeof want);
+    assert_int_equal(decide_ports(p, "b.example", NOW, got, COUNT_OF(got)), 2);
+    assert_int_equal(got[0], 64);
+    assert_int_equal(got[1], 191);
+    decide(p, NULL, &t, NOW, &v);
+    assert_true(v.allowed);
+    assert_string_equal(v.rule->text, "b.example:64/tcp");
+    t.name = "c.example";
+    decide(p, NULL, &t, NOW, &v);
+    assert_false(v.allowed);
+    policy_unref(p);
+}
+
 static void only_tcp_and_questions_are_carried(void **state)
 {
     static const struct {
@@ -365,6 +396,7 @@ int main(void)
         cmocka_unit_test(the_machines_own_addresses_cannot_be_allowed),
         cmocka_unit_test(the_most_particular_rule_is_the_one_named),
         cmocka_unit_test(ports_to_pin_are_those_of_narrow_rules),
+        cmocka_unit_test(ports_are_right_at_the_ends_of_words),
         cmocka_unit_test(only_tcp_and_questions_are_carried),
         cmocka_unit_test(a_verdicts_text_is_never_half_a_character),
         cmocka_unit_test(a_thousand_names_are_found),
