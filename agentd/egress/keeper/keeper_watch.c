@@ -262,20 +262,23 @@ static bool is_gone(const struct kept *s)
 
 /* -- the round --------------------------------------------------------------------------------------- */
 
-/* Its interface has changed on our side: the rules follow, unless its way to us is another. */
+/* Its interface has changed on our side: the rules follow, so that it is closed at least. Our listeners are
+ * bound to the way its packets came by; when that is another now, it stays closed. */
 static void follow_veth(const struct veth_host *h, struct kept *s)
 {
     struct nft_sandbox rules;
     struct veth now, was = s->veth;
     struct err e;
 
-    if (veth_follow(h, s->ns, &was, &now, &e) < 0 || veth_is_same(&now, &was) ||
-        strcmp(now.way, was.way) != 0)
+    if (veth_follow(h, s->ns, &was, &now, &e) < 0 || veth_is_same(&now, &was))
         return;
     s->veth = now;
     kept_fill(s, s->policy, &rules);
     if (nft_sandbox_set(s->keeper->host, &rules, &e) == 0) {
         keeper_event(s->keeper, s, "interface.changed", NULL);
+        if (strcmp(now.way, was.way) != 0)
+            (void)snprintf(s->reason, sizeof s->reason,
+                           "its packets come by %s now: attach it again", now.way);
         return;
     }
     s->veth = was;
