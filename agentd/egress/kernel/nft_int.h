@@ -226,6 +226,8 @@ void rules_sandbox(struct nft_batch *b, const struct nft_sandbox *s,
 /** Where a sandbox's packets come from: elements of the verdict maps and of the sets beside them. */
 void rules_origin(struct nft_batch *b, const struct nft_sandbox *s, bool is_drop);
 void rules_sandbox_drop(struct nft_batch *b, uint32_t index, uint32_t sets, bool is_veth);
+/** A veth's own chain, in the netdev table. */
+void rules_ingress(struct nft_batch *b, const struct nft_sandbox *s);
 /** The private networks that the guard may dial, of all policies: replaces the set's elements. */
 void rules_guard_nets(struct nft_batch *b, const struct nft_rects *r);
 /** The key of a pin. Returns its length. */
