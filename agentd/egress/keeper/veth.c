@@ -13,42 +13,26 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "agentd/egress/keeper/veth_int.h"
 #include "agentd/egress/keeper/veth_wire.h"
-#include "agentd/egress/kernel/rt.h"
 #include "common/mem.h"
 
 #define LOOPBACK_INDEX 1 /* in every namespace: the kernel makes it first */
-#define INSIDE_LINKS   64
-
-/* Our own namespace. */
-struct home {
-    int fd; /* rtnetlink; -1: not open */
-    int ns; /* its file; -1: not open */
-};
-
-struct veth_host {
-    struct home home;
-    struct rt_link *link;
-    size_t n;
-    struct err tproxy; /* code ERR_NONE: rules and routes stand */
-};
 
 /* -- our own namespace --------------------------------------------------------------------- */
 
-static void home_done(struct home *h)
+static void home_done(struct veth_home *h)
 {
     sock_close(&h->fd);
     sock_close(&h->ns);
 }
 
 /* Call home_done() also when it fails. */
-static int home_open(struct home *h, struct err *e)
+static int home_open(struct veth_home *h, struct err *e)
 {
     h->ns = -1;
     h->fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, e);
@@ -96,7 +80,7 @@ struct veth_host *veth_host_look(struct err *e)
         (void)err_set(e, ERR_NOMEM, "no memory for the host's interfaces");
         return NULL;
     }
-    h->home = (struct home){-1, -1};
+    h->home = (struct veth_home){-1, -1};
     if (look(h, e) < 0) {
         veth_host_free(h);
         return NULL;
@@ -114,17 +98,6 @@ static const struct rt_link *link_at(const struct veth_host *h, int index)
 
 /* -- the sandbox's namespace ----------------------------------------------------------------- */
 
-struct inside {
-    struct rt_link link[INSIDE_LINKS];
-    int n;
-    struct ip_net addr[RT_ADDRS_MAX]; /* of `only` */
-    int n_addr;
-    const struct rt_link
-        *only;      /* what is neither lo nor the kernel's own; NULL: nothing */
-    bool ends_here; /* `only` has its other end in our namespace */
-    bool has_embedded_resolver;
-};
-
 /* What the kernel puts into a new namespace when these modules are loaded
  * (net.core.fb_tunnels_only_for_init_net). They need another interface to leave by. */
 static bool is_kernels_own(const struct rt_link *l)
@@ -140,7 +113,7 @@ static bool is_kernels_own(const struct rt_link *l)
 }
 
 /* The one interface that may lead out; more than one is refused with both names. */
-static int choose(struct inside *in, struct err *e)
+static int choose(struct veth_inside *in, struct err *e)
 {
     in->only = NULL;
     for (int i = 0; i < in->n; i++) {
@@ -157,16 +130,16 @@ static int choose(struct inside *in, struct err *e)
     return 0;
 }
 
-static int look_by(struct inside *in, int fd, int own_ns, struct err *e)
+static int look_by(struct veth_inside *in, int fd, int own_ns, struct err *e)
 {
     int rc;
 
-    in->n = rt_links(fd, in->link, INSIDE_LINKS, e);
+    in->n = rt_links(fd, in->link, VETH_INSIDE_LINKS, e);
     if (in->n < 0)
         return err_wrap(e, "the sandbox's interfaces");
-    if (in->n >= INSIDE_LINKS)
+    if (in->n >= VETH_INSIDE_LINKS)
         return err_set(e, ERR_DENIED, "the sandbox has %d interfaces or more",
-                       INSIDE_LINKS);
+                       VETH_INSIDE_LINKS);
     if (choose(in, e) < 0)
         return -1;
     if (!in->only)
@@ -197,8 +170,8 @@ static int open_inside(struct netns *ns, int own_fd, int ret[2], struct err *e)
     return ret[1] < 0 ? -1 : 0;
 }
 
-static int look_inside(struct inside *in, struct netns *ns, const struct home *own,
-                       struct err *e)
+int veth_look_inside(struct veth_inside *in, struct netns *ns,
+                     const struct veth_home *own, struct err *e)
 {
     static const uint8_t embedded[4] = {127, 0, 0, 11};
     int fd[2];
@@ -217,20 +190,20 @@ static int look_inside(struct inside *in, struct netns *ns, const struct home *o
     return rc;
 }
 
-static int look_only(struct inside *in, struct netns *ns, struct err *e)
+static int look_only(struct veth_inside *in, struct netns *ns, struct err *e)
 {
-    struct home own;
+    struct veth_home own;
     int rc = home_open(&own, e);
 
     if (rc == 0)
-        rc = look_inside(in, ns, &own, e);
+        rc = veth_look_inside(in, ns, &own, e);
     home_done(&own);
     return rc;
 }
 
 int veth_none(struct netns *ns, struct err *e)
 {
-    struct inside in;
+    struct veth_inside in;
 
     if (look_only(&in, ns, e) < 0)
         return -1;
@@ -243,7 +216,7 @@ int veth_none(struct netns *ns, struct err *e)
 
 int veth_any(struct netns *ns, struct err *e)
 {
-    struct inside in;
+    struct veth_inside in;
 
     if (look_only(&in, ns, e) < 0)
         return -1;
@@ -253,8 +226,8 @@ int veth_any(struct netns *ns, struct err *e)
 /* -- both together --------------------------------------------------------------------------- */
 
 /* The inner end's partner here. */
-static const struct rt_link *partner(const struct veth_host *h, const struct inside *in,
-                                     struct err *e)
+static const struct rt_link *partner(const struct veth_host *h,
+                                     const struct veth_inside *in, struct err *e)
 {
     const struct rt_link *l = in->only, *port;
 
@@ -298,7 +271,7 @@ static void add_link_local(struct veth *v)
     v->addr[v->n_addr++] = a;
 }
 
-static int take_addrs(const struct inside *in, struct veth *v, struct err *e)
+static int take_addrs(const struct veth_inside *in, struct veth *v, struct err *e)
 {
     if (in->n_addr > VETH_ADDRS_MAX)
         return err_set(e, ERR_LIMIT, "%s has %d addresses, at most %d can be ruled",
@@ -330,7 +303,7 @@ static int take_gateway(const struct veth_host *h, struct veth *v, struct err *e
     return 0;
 }
 
-static int describe(const struct veth_host *h, const struct inside *in,
+static int describe(const struct veth_host *h, const struct veth_inside *in,
                     const struct rt_link *port, struct veth *v, struct err *e)
 {
     const struct rt_link *way = port->master ? link_at(h, port->master) : port;
@@ -350,8 +323,8 @@ static int describe(const struct veth_host *h, const struct inside *in,
     return take_gateway(h, v, e);
 }
 
-static int find(const struct veth_host *h, const struct inside *in, const char *iface,
-                struct veth *ret, struct err *e)
+int veth_join(const struct veth_host *h, const struct veth_inside *in, const char *iface,
+              struct veth *ret, struct err *e)
 {
     const struct rt_link *port = partner(h, in, e);
     struct veth v;
@@ -371,11 +344,11 @@ static int find(const struct veth_host *h, const struct inside *in, const char *
 int veth_find(const struct veth_host *h, struct netns *ns, const char *iface,
               struct veth *ret, struct err *e)
 {
-    struct inside in;
+    struct veth_inside in;
     struct veth v;
 
-    if (look_inside(&in, ns, &h->home, e) < 0 || find(h, &in, iface, &v, e) < 0 ||
-        take_addrs(&in, &v, e) < 0)
+    if (veth_look_inside(&in, ns, &h->home, e) < 0 ||
+        veth_join(h, &in, iface, &v, e) < 0 || take_addrs(&in, &v, e) < 0)
         return -1;
     *ret = v;
     return 0;
@@ -391,10 +364,10 @@ static void keep_inside(const struct veth *was, struct veth *now)
 int veth_follow(const struct veth_host *h, struct netns *ns, const struct veth *was,
                 struct veth *ret, struct err *e)
 {
-    struct inside in;
+    struct veth_inside in;
     struct veth v;
 
-    if (look_inside(&in, ns, &h->home, e) < 0 || find(h, &in, NULL, &v, e) < 0)
+    if (veth_look_inside(&in, ns, &h->home, e) < 0 || veth_join(h, &in, NULL, &v, e) < 0)
         return -1;
     if (v.port_index != was->port_index || v.inside_index != was->inside_index)
         return err_set(e, ERR_DENIED,
@@ -437,114 +410,4 @@ bool veth_is_same(const struct veth *a, const struct veth *b)
             return false;
     return !memcmp(a->mac, b->mac, sizeof a->mac) && ip_eq(&a->gateway4, &b->gateway4) &&
            !memcmp(a->gateway_mac, b->gateway_mac, sizeof a->gateway_mac);
-}
-
-/* -- what breaks it --------------------------------------------------------------------------- */
-
-static void say(struct veth_reasons *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
-
-static void say(struct veth_reasons *r, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (r->n == VETH_REASONS_MAX)
-        return; /* one is enough to be not enforced */
-    va_start(ap, fmt);
-    (void)vsnprintf(r->text[r->n++], VETH_REASON_MAX, fmt, ap);
-    va_end(ap);
-}
-
-/* 1, 0; -1: there is no such switch. */
-static int sysctl_is_set(const char *path)
-{
-    char c = '0';
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n;
-
-    if (fd < 0)
-        return -1;
-    n = read(fd, &c, 1);
-    (void)close(fd); /* opened for reading */
-    return n == 1 && c != '0';
-}
-
-static void check_bridge(const struct veth_host *h, const struct veth *v,
-                         struct veth_reasons *r)
-{
-    static const char four[] = "/proc/sys/net/bridge/bridge-nf-call-iptables";
-    static const char six[] = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
-    struct veth_wire_bridge own;
-    struct err e;
-
-    if (veth_wire_bridge(h->home.fd, v->way_index, &own, &e) < 0) {
-        say(r, "%s: %s", v->way, e.msg);
-        return;
-    }
-    if (sysctl_is_set(four) > 0)
-        say(r,
-            "net.bridge.bridge-nf-call-iptables is 1: what crosses bridge %s is judged "
-            "too early to reach the guard; set it to 0",
-            v->way);
-    if (sysctl_is_set(six) > 0)
-        say(r,
-            "net.bridge.bridge-nf-call-ip6tables is 1: what crosses bridge %s is judged "
-            "too early to reach the guard; set it to 0",
-            v->way);
-    if (own.calls_iptables || own.calls_ip6tables)
-        say(r, "bridge %s has nf_call_iptables or nf_call_ip6tables set; set it to 0",
-            v->way);
-}
-
-/* With src_valid_mark the mark counts when the way back is looked for, which then is local
- * delivery: the kernel drops the packet as one from nowhere. */
-static void check_mark(const char *dev, struct veth_reasons *r)
-{
-    char path[80];
-
-    (void)snprintf(path, sizeof path, "/proc/sys/net/ipv4/conf/%s/src_valid_mark", dev);
-    if (sysctl_is_set(path) > 0)
-        say(r,
-            "net.ipv4.conf.%s.src_valid_mark is 1: marked packets are dropped; set it "
-            "to 0",
-            dev);
-}
-
-static void compare(const struct veth *was, const struct veth *now,
-                    struct veth_reasons *r)
-{
-    if (was->port_index != now->port_index || was->inside_index != now->inside_index)
-        say(r, "the sandbox has another interface than its rules: %s (%s here)",
-            now->inside, now->port);
-    else if (strcmp(was->port, now->port) != 0)
-        say(r, "interface %s was renamed to %s, and rules go by the name", was->port,
-            now->port);
-    else if (was->way_index != now->way_index || strcmp(was->way, now->way) != 0)
-        say(r, "interface %s was moved from %s to %s", now->port, was->way, now->way);
-    else if (memcmp(was->gateway_mac, now->gateway_mac, sizeof was->gateway_mac) != 0)
-        say(r, "the hardware address of %s has changed", now->way);
-}
-
-void veth_breakers(const struct veth_host *h, struct netns *ns, const struct veth *was,
-                   struct veth_reasons *ret)
-{
-    struct inside in;
-    struct veth now;
-    struct err e;
-
-    ret->n = 0;
-    if (h->tproxy.code != ERR_NONE)
-        say(ret, "%s", h->tproxy.msg);
-    if (look_inside(&in, ns, &h->home, &e) < 0 || find(h, &in, NULL, &now, &e) < 0) {
-        say(ret, "%s", e.msg);
-        return;
-    }
-    compare(was, &now, ret);
-    if (now.is_bridged)
-        check_bridge(h, &now, ret);
-    check_mark("all", ret);
-    check_mark(now.way, ret);
-    if (in.has_embedded_resolver)
-        say(ret,
-            "Docker's embedded resolver is in the sandbox (127.0.0.11, a user network): "
-            "it asks from the host's side; use the default bridge");
 }
