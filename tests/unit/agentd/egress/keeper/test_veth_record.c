@@ -39,7 +39,7 @@ static void what_is_written_is_read_again(void **state)
     assert_int_equal(veth_record_print(&v, &b), 0);
     assert_true(span_eq(buf_span(&b), span_str(TEXT)));
 
-    v.gateway4.family = 0;
+    v.gateway4 = (struct ip_addr){.family = 0};
     v.n_addr = 0;
     b.len = 0;
     assert_int_equal(veth_record_print(&v, &b), 0);
