@@ -22,7 +22,7 @@ static void reply(const struct dns_question *q, struct span msg, uint8_t how)
     struct dns_reply r = {.addr = addr,
                           .n = how % (DNSMSG_ADDRS_MAX + 1),
                           .ttl_s = 60,
-                          .ede = how & 1 ? DNS_EDE_BLOCKED : DNS_EDE_NONE,
+                          .extended = how & 1 ? DNS_EDE_BLOCKED : DNS_EDE_NONE,
                           .text = how & 2 ? "deny rule 2 \"*.evil.example\"" : NULL};
     struct dns_answer a;
     uint8_t out[DNSMSG_REPLY_MAX];

@@ -331,7 +331,8 @@ void flows_scene_pin(struct flows_scene *s, const char *name, const char *addr)
     bool is_done = false;
 
     assert_int_equal(ip_parse(span_str(addr), &a), 0);
-    if (!pins_add(s->ward.pins, name, &a, 1, 300, on_pinned, &is_done, &e))
+    if (!pins_add(s->ward.pins, &(struct pins_answer){name, &a, 1, 300}, on_pinned,
+                  &is_done, &e))
         fail_msg("%s", e.msg);
     for (int i = 0; i < 200 && !is_done; i++)
         flows_scene_turn(s, 1);

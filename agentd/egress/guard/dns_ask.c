@@ -249,30 +249,30 @@ static int ask(struct dns_ask *a, const char *servers, struct err *e)
     return 0;
 }
 
-struct dns_ask *dns_ask_start(struct loop *l, const char *servers, const char *name,
-                              uint16_t type, dns_ask_fn *fn, void *arg, struct err *e)
+struct dns_ask *dns_ask_start(struct loop *l, const struct dns_ask_what *what,
+                              dns_ask_fn *fn, void *arg, struct err *e)
 {
     struct dns_ask *a;
 
-    if (strlen(name) > HOST_MAX) {
+    if (strlen(what->name) > HOST_MAX) {
         (void)err_set(e, ERR_CONFIG, "a host name ends at %d bytes", HOST_MAX);
         return NULL;
     }
     a = mem_zalloc(1, sizeof(*a));
     if (!a) {
-        (void)err_set(e, ERR_NOMEM, "asking for \"%s\": no memory", name);
+        (void)err_set(e, ERR_NOMEM, "asking for \"%s\": no memory", what->name);
         return NULL;
     }
     a->loop = l;
     a->fn = fn;
     a->arg = arg;
-    a->type = type;
-    memcpy(a->name, name, strlen(name) + 1);
+    a->type = what->type;
+    memcpy(a->name, what->name, strlen(what->name) + 1);
     loop_timer_init(&a->deadline, l, on_deadline, a);
     loop_timer_init(&a->tick, l, on_tick, a);
     loop_job_init(&a->end, l, on_end, a);
     loop_timer_start(&a->deadline, NAME_MS);
-    if (ask(a, servers, e) < 0) {
+    if (ask(a, what->servers, e) < 0) {
         destroy(a);
         return NULL;
     }

@@ -21,12 +21,14 @@ struct dns_ask;
  *  that refuse or cannot be reached, ERR_NOMEM). The rcode is NOERROR or NXDOMAIN. */
 typedef void dns_ask_fn(void *arg, const struct dns_answer *a, const struct err *e);
 
-/** @servers  "192.0.2.53:53,[2001:db8::53]:53"; at least one
- *  @name     canonical
- *  @type     DNS_A or DNS_AAAA
- *  NULL with *e: no memory, no servers. fn is never called inside. */
-struct dns_ask *dns_ask_start(struct loop *l, const char *servers, const char *name,
-                              uint16_t type, dns_ask_fn *fn, void *arg, struct err *e);
+struct dns_ask_what {
+    const char *servers; /* "192.0.2.53:53,[2001:db8::53]:53"; at least one */
+    const char *name;    /* canonical */
+    uint16_t type;       /* DNS_A or DNS_AAAA */
+};
+/** NULL with *e: no memory, no servers. fn is never called inside. `what` is copied. */
+struct dns_ask *dns_ask_start(struct loop *l, const struct dns_ask_what *what,
+                              dns_ask_fn *fn, void *arg, struct err *e);
 /** No call of fn after this; *a becomes NULL; NULL is fine. */
 void dns_ask_cancel(struct dns_ask **a);
 

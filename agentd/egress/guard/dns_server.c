@@ -61,9 +61,9 @@ static void reply(struct dns_server *d, const struct dns_client *to,
 
 static void reply_code(struct dns_server *d, const struct dns_client *to,
                        const struct dns_question *q, enum dns_rcode rcode,
-                       enum dns_ede ede, const char *text)
+                       enum dns_ede extended, const char *text)
 {
-    struct dns_reply r = {.rcode = rcode, .ede = ede, .text = text};
+    struct dns_reply r = {.rcode = rcode, .extended = extended, .text = text};
 
     reply(d, to, q, &r);
 }
@@ -115,10 +115,10 @@ static void work_free(struct work *k)
     mem_free(k);
 }
 
-static void work_end(struct work *k, enum dns_rcode rcode, enum dns_ede ede,
+static void work_end(struct work *k, enum dns_rcode rcode, enum dns_ede extended,
                      const char *text)
 {
-    reply_code(k->server, &k->client, &k->question, rcode, ede, text);
+    reply_code(k->server, &k->client, &k->question, rcode, extended, text);
     work_free(k);
 }
 
@@ -138,7 +138,7 @@ static void on_pinned(void *arg, bool ok)
                           .addr = k->addr,
                           .n = k->n,
                           .ttl_s = k->ttl_s,
-                          .ede = DNS_EDE_NONE};
+                          .extended = DNS_EDE_NONE};
 
     k->wait = NULL;
     if (!ok) {
@@ -152,12 +152,12 @@ static void on_pinned(void *arg, bool ok)
 static void pin(struct work *k, const struct names_answer *a)
 {
     struct err e = {0};
+    struct pins_answer pins = {k->question.text, k->addr, a->n, a->ttl_s};
 
     k->n = a->n;
     k->ttl_s = a->ttl_s;
     memcpy(k->addr, a->addr, a->n * sizeof(*a->addr));
-    k->wait = pins_add(k->server->ward->pins, k->question.text, k->addr, k->n, k->ttl_s,
-                       on_pinned, k, &e);
+    k->wait = pins_add(k->server->ward->pins, &pins, on_pinned, k, &e);
     if (!k->wait)
         work_end(k, DNS_SERVFAIL, DNS_EDE_OTHER, e.msg);
 }

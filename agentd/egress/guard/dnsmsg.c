@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Theory. Everything is read through one bounded reader with a sticky fault (wire.h), so no
- * length from the network is used before it was compared. Names are the dangerous part (RFC
- * 9267): a pointer must go to a place before the run of labels that it ends, so places only
- * fall and a name cannot meet itself; 255 bytes bound what is gathered.
+ * length from the network is used before it was compared.
  *
  * An answer is read in two passes: one over all records that checks the form of each, gathers
  * the CNAMEs and remembers nothing else; then the chain is walked among the CNAMEs, and a
@@ -15,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/host.h"
+#include "agentd/egress/guard/dnsname.h"
 #include "common/wire.h"
 
 enum {
@@ -29,7 +27,6 @@ enum {
     RCODE_MASK = 0x000f,
     DO = 0x8000, /* of the OPT record's flags */
     CLASS_IN = 1,
-    LABEL_MAX = 63,
     POINTER = 0xc0,
     OPTION_EDE = 15,
     OPT_FIXED = DNSMSG_OPT_SIZE,
@@ -59,123 +56,6 @@ const char *dns_type_name(uint16_t type, char out[12])
             return known[i].name;
     (void)snprintf(out, 12, "TYPE%u", type);
     return out;
-}
-
-/* -- names ------------------------------------------------------------------------------ */
-
-struct name {
-    uint8_t len; /* with the root's 0 */
-    uint8_t wire[DNSMSG_WIRE_MAX];
-};
-
-static uint8_t fold(uint8_t c)
-{
-    return c >= 'A' && c <= 'Z' ? (uint8_t)(c | 0x20) : c;
-}
-
-/* Labels from `pos` on into `out`, case kept. @base NULL: pointers are refused. Returns where the
- * name ends in the message, or 0. */
-static size_t name_read(struct span msg, size_t pos, bool may_point, struct name *out)
-{
-    size_t run = pos; /* where the labels began that are being read */
-    size_t end = 0, n = 0;
-
-    for (;;) {
-        uint8_t len;
-
-        if (pos >= msg.len)
-            return 0;
-        len = msg.p[pos];
-        if (len >= POINTER) {
-            size_t to;
-
-            if (!may_point || msg.len - pos < 2)
-                return 0;
-            to = (size_t)(len & 0x3f) << 8 | msg.p[pos + 1];
-            if (to < HEADER || to >= run)
-                return 0;
-            end = end ? end : pos + 2;
-            pos = run = to;
-            continue;
-        }
-        if (len > LABEL_MAX || len >= msg.len - pos ||
-            n + 1 + len > DNSMSG_WIRE_MAX - !!len)
-            return 0;
-        memcpy(out->wire + n, msg.p + pos, 1u + len);
-        n += 1u + len;
-        pos += 1u + len;
-        if (len == 0)
-            break;
-    }
-    out->len = (uint8_t)n;
-    return end ? end : pos;
-}
-
-/* Length bytes are below 'A', so folding the whole is folding the labels. */
-static bool name_eq(const struct name *a, const struct name *b)
-{
-    if (a->len != b->len)
-        return false;
-    for (size_t i = 0; i < a->len; i++)
-        if (fold(a->wire[i]) != fold(b->wire[i]))
-            return false;
-    return true;
-}
-
-static void name_print(const uint8_t *wire, char out[DNSMSG_TEXT_MAX])
-{
-    size_t n = 0;
-
-    if (!*wire)
-        out[n++] = '.';
-    for (; *wire; wire += 1 + *wire) {
-        if (n)
-            out[n++] = '.';
-        for (uint8_t i = 1; i <= *wire; i++) {
-            uint8_t c = fold(wire[i]);
-
-            if (c <= ' ' || c >= 0x7f || c == '.' || c == '\\' || c == '"') {
-                (void)snprintf(out + n, 5, "\\%03u", c);
-                n += 4;
-            } else {
-                out[n++] = (char)c;
-            }
-        }
-    }
-    out[n] = '\0';
-}
-
-/* Is it what the one validator takes? It sees no escape, no port and no root's dot, so a dot in a
- * label cannot deceive it. */
-static bool is_host_name(const char *text)
-{
-    char canonical[HOST_MAX + 1];
-
-    return host_name_parse(span_str(text), canonical) == 0 &&
-           strcmp(canonical, text) == 0;
-}
-
-/* The wire form of a canonical name. */
-static bool name_write(const char *text, struct name *out)
-{
-    size_t n = 0;
-
-    for (;;) {
-        size_t len = strcspn(text, ".");
-
-        if (len == 0 || len > LABEL_MAX || n + 2 + len > DNSMSG_WIRE_MAX)
-            return false;
-        out->wire[n++] = (uint8_t)len;
-        memcpy(out->wire + n, text, len);
-        n += len;
-        text += len;
-        if (*text == '\0')
-            break;
-        text++;
-    }
-    out->wire[n++] = 0;
-    out->len = (uint8_t)n;
-    return true;
 }
 
 /* -- questions -------------------------------------------------------------------------------- */
@@ -216,7 +96,7 @@ enum dnsmsg_result dnsmsg_parse_question(struct span msg, struct dns_question *r
 {
     struct wire_rd r = wire_rd_init(msg.p, msg.len);
     uint32_t flags, counts[4];
-    struct name name;
+    struct dnsname name;
     size_t end;
 
     memset(ret, 0, offsetof(struct dns_question, wire));
@@ -236,7 +116,7 @@ enum dnsmsg_result dnsmsg_parse_question(struct span msg, struct dns_question *r
     if (flags & (TC | RCODE_MASK) || counts[0] != 1 || counts[1] || counts[2] ||
         counts[3] > 1 || msg.len > DNSMSG_QUESTION_MAX)
         return DNSMSG_FORMERR;
-    end = name_read(msg, HEADER, false, &name);
+    end = dnsname_read(msg, HEADER, false, &name);
     if (end == 0)
         return DNSMSG_FORMERR;
     r = wire_rd_init(msg.p + end, msg.len - end);
@@ -247,8 +127,8 @@ enum dnsmsg_result dnsmsg_parse_question(struct span msg, struct dns_question *r
     memcpy(ret->wire, name.wire, name.len);
     ret->wire_len = name.len;
     ret->has_question = true;
-    name_print(ret->wire, ret->text);
-    ret->is_host = is_host_name(ret->text);
+    dnsname_print(ret->wire, ret->text);
+    ret->is_host = dnsname_is_host(ret->text);
     if (counts[3]) {
         enum dnsmsg_result rc = parse_opt(&r, ret);
 
@@ -284,7 +164,7 @@ static void put_opt(struct wr *w, const struct dns_question *q, const struct dns
 {
     size_t text = r->text ? strlen(r->text) : 0;
     size_t room = max - w->n - OPT_FIXED;
-    bool has_ede = r->ede != DNS_EDE_NONE && room >= 6;
+    bool has_ede = r->extended != DNS_EDE_NONE && room >= 6;
 
     if (has_ede && text > room - 6)
         text = room - 6;
@@ -299,7 +179,7 @@ static void put_opt(struct wr *w, const struct dns_question *q, const struct dns
         return;
     put(w, OPTION_EDE, 2);
     put(w, (uint32_t)(2 + text), 2);
-    put(w, (uint32_t)r->ede, 2);
+    put(w, (uint32_t)r->extended, 2);
     if (text)
         put_bytes(w, r->text, text);
 }
@@ -335,10 +215,12 @@ static uint32_t put_addrs(struct wr *w, const struct dns_question *q,
 size_t dnsmsg_reply(const struct dns_question *q, const struct dns_reply *r, size_t max,
                     uint8_t out[DNSMSG_REPLY_MAX])
 {
-    struct wr w = {out, HEADER};
+    struct wr w, h;
     bool is_cut = false;
     uint32_t n = 0, flags;
 
+    w.p = out;
+    w.n = HEADER;
     if (max > DNSMSG_REPLY_MAX)
         max = DNSMSG_REPLY_MAX;
     if (q->has_question) {
@@ -353,16 +235,14 @@ size_t dnsmsg_reply(const struct dns_question *q, const struct dns_reply *r, siz
     flags = QR | (uint32_t)q->opcode << OPCODE_SHIFT | RA | (r->rcode & RCODE_MASK) |
             (q->wants_recursion ? RD : 0u) | (q->no_checking ? CD : 0u) |
             (is_cut ? TC : 0u);
-    {
-        struct wr h = {out, 0};
-
-        put(&h, q->id, 2);
-        put(&h, flags, 2);
-        put(&h, q->has_question, 2);
-        put(&h, n, 2);
-        put(&h, 0, 2);
-        put(&h, q->has_edns, 2);
-    }
+    h.p = out;
+    h.n = 0;
+    put(&h, q->id, 2);
+    put(&h, flags, 2);
+    put(&h, q->has_question, 2);
+    put(&h, n, 2);
+    put(&h, 0, 2);
+    put(&h, q->has_edns, 2);
     return w.n;
 }
 
@@ -371,11 +251,13 @@ size_t dnsmsg_ask(const char *name, uint16_t type, uint16_t id,
 {
     static const uint8_t opt[DNSMSG_OPT_SIZE] = {0, 0, DNS_OPT, DNSMSG_UDP_MAX >> 8,
                                                  DNSMSG_UDP_MAX & 0xff};
-    struct wr w = {out, 0};
-    struct name n;
+    struct wr w;
+    struct dnsname n;
 
-    if (!name_write(name, &n))
+    if (!dnsname_write(name, &n))
         return 0;
+    w.p = out;
+    w.n = 0;
     put(&w, id, 2);
     put(&w, RD, 2);
     put(&w, 1, 2);
@@ -391,7 +273,7 @@ size_t dnsmsg_ask(const char *name, uint16_t type, uint16_t id,
 /* -- answers -------------------------------------------------------------------------------------- */
 
 struct record {
-    struct name owner;
+    struct dnsname owner;
     uint16_t type, class;
     uint32_t ttl_s;
     size_t at, len; /* of its contents, in the message */
@@ -399,7 +281,7 @@ struct record {
 
 static bool record_read(struct span msg, size_t *pos, struct record *ret)
 {
-    size_t end = name_read(msg, *pos, true, &ret->owner);
+    size_t end = dnsname_read(msg, *pos, true, &ret->owner);
     struct wire_rd r;
 
     if (end == 0)
@@ -419,7 +301,7 @@ static bool record_read(struct span msg, size_t *pos, struct record *ret)
 }
 
 struct cname {
-    struct name owner, to;
+    struct dnsname owner, to;
     uint32_t ttl_s;
 };
 
@@ -456,7 +338,7 @@ static bool first_pass(struct reading *d, uint32_t n_others)
         if (rec.type != DNS_CNAME)
             continue;
         if (d->n_cnames == CNAMES_MAX ||
-            name_read(d->msg, rec.at, true, &c->to) != rec.at + rec.len)
+            dnsname_read(d->msg, rec.at, true, &c->to) != rec.at + rec.len)
             return false;
         c->owner = rec.owner;
         c->ttl_s = rec.ttl_s;
@@ -469,16 +351,16 @@ static bool first_pass(struct reading *d, uint32_t n_others)
 }
 
 /* The CNAME of a name: 0 none, 1 one, -1 two that differ. */
-static int cname_of(const struct reading *d, const struct name *owner,
+static int cname_of(const struct reading *d, const struct dnsname *owner,
                     const struct cname **ret)
 {
     *ret = NULL;
     for (size_t i = 0; i < d->n_cnames; i++) {
         const struct cname *c = &d->cname[i];
 
-        if (!name_eq(&c->owner, owner))
+        if (!dnsname_eq(&c->owner, owner))
             continue;
-        if (*ret && !name_eq(&(*ret)->to, &c->to))
+        if (*ret && !dnsname_eq(&(*ret)->to, &c->to))
             return -1;
         *ret = c;
     }
@@ -486,7 +368,7 @@ static int cname_of(const struct reading *d, const struct name *owner,
 }
 
 /* From the question's name to the one that has the addresses. */
-static bool walk_chain(const struct reading *d, struct name *name, uint32_t *ttl_s)
+static bool walk_chain(const struct reading *d, struct dnsname *name, uint32_t *ttl_s)
 {
     for (unsigned hops = 0;; hops++) {
         const struct cname *c;
@@ -518,25 +400,25 @@ static void take_address(const struct reading *d, const struct record *rec,
     a->n++;
 }
 
-static void second_pass(const struct reading *d, const struct name *owner,
+static void second_pass(const struct reading *d, const struct dnsname *owner,
                         struct dns_answer *a)
 {
     size_t pos = d->answers_at;
     struct record rec;
 
     for (uint32_t i = 0; i < d->n_answers && record_read(d->msg, &pos, &rec); i++)
-        if (rec.type == d->type && name_eq(&rec.owner, owner))
+        if (rec.type == d->type && dnsname_eq(&rec.owner, owner))
             take_address(d, &rec, a);
 }
 
 /* Header and question; 0 or -1. */
-static int parse_head(struct reading *d, int id, struct name *asked, uint32_t *n_others,
-                      uint32_t *ret_rcode)
+static int parse_head(struct reading *d, int id, struct dnsname *asked,
+                      uint32_t *n_others, uint32_t *ret_rcode)
 {
     struct wire_rd r = wire_rd_init(d->msg.p, d->msg.len);
     uint32_t got_id = wire_rd_uint(&r, 2), flags = wire_rd_uint(&r, 2);
     uint32_t n_questions = wire_rd_uint(&r, 2);
-    struct name name;
+    struct dnsname name;
     size_t end;
 
     d->n_answers = wire_rd_uint(&r, 2);
@@ -545,8 +427,8 @@ static int parse_head(struct reading *d, int id, struct name *asked, uint32_t *n
     if (r.bad || (id >= 0 && got_id != (uint32_t)id) || !(flags & QR) || flags & TC ||
         (flags >> OPCODE_SHIFT & 0xf) != 0 || n_questions != 1)
         return -1;
-    end = name_read(d->msg, HEADER, false, &name);
-    if (end == 0 || !name_eq(&name, asked))
+    end = dnsname_read(d->msg, HEADER, false, &name);
+    if (end == 0 || !dnsname_eq(&name, asked))
         return -1;
     r = wire_rd_init(d->msg.p + end, d->msg.len - end);
     if (wire_rd_uint(&r, 2) != d->type || wire_rd_uint(&r, 2) != CLASS_IN || r.bad)
@@ -560,11 +442,11 @@ int dnsmsg_parse_answer(struct span msg, int id, const char *name, uint16_t type
                         struct dns_answer *ret)
 {
     struct reading d = {.msg = msg, .type = type};
-    struct name at;
+    struct dnsname at;
     uint32_t n_others, rcode;
     struct dns_answer a = {.ttl_s = TTL_TOP};
 
-    if ((type != DNS_A && type != DNS_AAAA) || !name_write(name, &at) ||
+    if ((type != DNS_A && type != DNS_AAAA) || !dnsname_write(name, &at) ||
         parse_head(&d, id, &at, &n_others, &rcode) < 0)
         return -1;
     if (!first_pass(&d, n_others) || !walk_chain(&d, &at, &a.ttl_s))

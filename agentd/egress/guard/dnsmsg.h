@@ -24,12 +24,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "agentd/egress/guard/dnsname.h"
 #include "agentd/egress/policy/ip.h"
 #include "common/cdefs.h"
 #include "common/span.h"
 
-#define DNSMSG_WIRE_MAX     255  /* bytes of a name on the wire */
-#define DNSMSG_TEXT_MAX     1024 /* a name printed, with each byte escaped, and NUL */
+#define DNSMSG_WIRE_MAX     DNSNAME_WIRE_MAX
+#define DNSMSG_TEXT_MAX     DNSNAME_TEXT_MAX
 #define DNSMSG_QUESTION_MAX 1232 /* bytes of a question; cookies and padding included */
 #define DNSMSG_ANSWER_MAX   65535
 #define DNSMSG_UDP_MIN      512  /* what a client without EDNS takes */
@@ -99,7 +100,7 @@ struct dns_reply {
     const struct ip_addr *addr; /* those of the question's type are used */
     size_t n;
     uint32_t ttl_s;
-    enum dns_ede ede;
+    enum dns_ede extended;
     const char *text; /* of the extended error; NULL: none */
 };
 /** The reply's length. Over `max` (at least DNSMSG_UDP_MIN, at most DNSMSG_REPLY_MAX) the text is

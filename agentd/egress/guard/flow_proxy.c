@@ -107,7 +107,8 @@ static void ask_proxy_addr(struct flow *f, uint16_t type)
 
     f->asked = type == DNS_A ? AF_INET : AF_INET6;
     f->proxy_asking =
-        dns_ask_start(g->loop, g->resolvers, f->proxy.host, type, on_proxy_addr, f, &e);
+        dns_ask_start(g->loop, &(struct dns_ask_what){g->resolvers, f->proxy.host, type},
+                      on_proxy_addr, f, &e);
     if (!f->proxy_asking)
         fail(f, "the upstream proxy's name cannot be resolved here");
 }

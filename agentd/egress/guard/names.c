@@ -444,12 +444,13 @@ static const char *servers_of(const struct ward *w)
 static int entry_ask(struct entry *e, struct err *err)
 {
     struct names *n = e->names;
+    struct dns_ask_what what = {servers_of(n->ward), e->name,
+                                e->family == AF_INET ? DNS_A : DNS_AAAA};
 
     if (n->n_asking >= NAMES_ASKING_MAX)
         return err_set(err, ERR_LIMIT, "over %d names are being asked for",
                        NAMES_ASKING_MAX);
-    e->ask = dns_ask_start(n->ward->guard->loop, servers_of(n->ward), e->name,
-                           e->family == AF_INET ? DNS_A : DNS_AAAA, on_upstream, e, err);
+    e->ask = dns_ask_start(n->ward->guard->loop, &what, on_upstream, e, err);
     if (!e->ask)
         return -1;
     n->n_asking++;

@@ -10,7 +10,7 @@
  * case) needs no kernel.
  *
  * A heap orders entries by when they need care: one that is held by a connection is renewed
- * RENEW_S before its end, any other is forgotten at its end, as the kernel's timeout has done.
+ * PIN_RENEW_S before its end, any other is forgotten at its end, as the kernel's timeout has done.
  * Renewal asks the policy again, so a rule that expired renews nothing.
  */
 #include "agentd/egress/guard/pins.h"
@@ -19,30 +19,14 @@
 
 #include "agentd/egress/guard/names.h"
 #include "agentd/egress/guard/pin_batch.h"
-#include "common/crypto.h"
+#include "agentd/egress/guard/pin_table.h"
 #include "common/log.h"
 #include "common/mem.h"
 
 enum {
-    BUCKETS = 512,
     PORTS_MAX = 64,  /* of one name */
-    RENEW_S = 30,    /* before the end */
     CARE_TURN = 256, /* entries looked after in one turn of the loop */
     HELD_S = NAMES_TTL_MIN_S + NAMES_GRACE_S /* what a renewal gives */
-};
-
-struct entry {
-    struct entry *next; /* of its bucket; younger */
-    uint64_t end_ms;    /* the latest of all answers */
-    uint64_t acked_ms;  /* what the kernel is known to have; 0: nothing */
-    uint64_t due_ms;    /* when it needs care */
-    size_t heap_at;
-    uint32_t held;
-    bool is_dead;         /* during a reload */
-    uint16_t *port, *old; /* old: during a reload */
-    size_t n_ports, n_old;
-    struct ip_addr addr;
-    char name[];
 };
 
 struct pins_wait {
@@ -66,10 +50,7 @@ struct errand {
 
 struct pins {
     struct ward *ward; /* borrowed */
-    struct entry *bucket[BUCKETS];
-    struct entry **heap;
-    size_t n, heap_cap;
-    uint32_t seed;
+    struct pin_table table;
     struct loop_timer care;
     struct pins_wait *waits;
     struct errand *errands;
@@ -81,158 +62,22 @@ static uint64_t now_ms(const struct pins *p)
     return loop_now(p->ward->guard->loop);
 }
 
-/* -- the heap ----------------------------------------------------------------------------------- */
-
-static void heap_put(struct pins *p, size_t at, struct entry *e)
-{
-    p->heap[at] = e;
-    e->heap_at = at;
-}
-
-static void heap_fix(struct pins *p, struct entry *e)
-{
-    size_t at = e->heap_at;
-
-    while (at > 0 && p->heap[(at - 1) / 2]->due_ms > e->due_ms) {
-        heap_put(p, at, p->heap[(at - 1) / 2]);
-        at = (at - 1) / 2;
-    }
-    for (;;) {
-        size_t child = 2 * at + 1;
-
-        if (child + 1 < p->n && p->heap[child + 1]->due_ms < p->heap[child]->due_ms)
-            child++;
-        if (child >= p->n || p->heap[child]->due_ms >= e->due_ms)
-            break;
-        heap_put(p, at, p->heap[child]);
-        at = child;
-    }
-    heap_put(p, at, e);
-}
-
-static int heap_add(struct pins *p, struct entry *e)
-{
-    if (p->n == p->heap_cap) {
-        size_t cap = p->heap_cap ? 2 * p->heap_cap : 64;
-        struct entry **heap = mem_resize(p->heap, cap * sizeof(*heap));
-
-        if (!heap)
-            return -1;
-        p->heap = heap;
-        p->heap_cap = cap;
-    }
-    heap_put(p, p->n++, e);
-    heap_fix(p, e);
-    return 0;
-}
-
-static void heap_drop(struct pins *p, const struct entry *e)
-{
-    size_t at = e->heap_at;
-    struct entry *last = p->heap[--p->n];
-
-    if (last == e)
-        return;
-    heap_put(p, at, last);
-    heap_fix(p, last);
-}
-
 static void arm(struct pins *p)
 {
     uint64_t now = now_ms(p);
 
-    if (p->n == 0)
+    if (p->table.n == 0)
         loop_timer_stop(&p->care);
     else
-        loop_timer_start(&p->care,
-                         p->heap[0]->due_ms > now ? p->heap[0]->due_ms - now : 1);
+        loop_timer_start(&p->care, p->table.heap[0]->due_ms > now
+                                       ? p->table.heap[0]->due_ms - now
+                                       : 1);
 }
 
-static void set_due(struct pins *p, struct entry *e)
+static void entry_drop(struct pins *p, struct pin_entry *e)
 {
-    e->due_ms = e->end_ms - (e->held ? RENEW_S * 1000 : 0);
-    heap_fix(p, e);
-}
-
-/* -- entries ---------------------------------------------------------------------------------------- */
-
-static struct entry **bucket_of(struct pins *p, const struct ip_addr *a)
-{
-    uint32_t h = p->seed ^ a->family;
-
-    for (size_t i = 0; i < sizeof(a->bytes); i++)
-        h = (h ^ a->bytes[i]) * 0x01000193u;
-    return &p->bucket[(h ^ h >> 15) % BUCKETS];
-}
-
-static struct entry *find(struct pins *p, const struct ip_addr *a, const char *name)
-{
-    struct entry *e = *bucket_of(p, a);
-
-    while (e && (!ip_eq(&e->addr, a) || strcmp(e->name, name) != 0))
-        e = e->next;
-    return e;
-}
-
-static void entry_free(struct entry *e)
-{
-    mem_free(e->port);
-    mem_free(e->old);
-    mem_free(e);
-}
-
-static void entry_drop(struct pins *p, struct entry *e)
-{
-    struct entry **at = bucket_of(p, &e->addr);
-
-    while (*at != e)
-        at = &(*at)->next;
-    *at = e->next;
-    heap_drop(p, e);
-    p->ward->counts.pins = (uint32_t)p->n;
-    entry_free(e);
-}
-
-static bool has_port(const uint16_t *port, size_t n, uint16_t want)
-{
-    for (size_t i = 0; i < n; i++)
-        if (port[i] == want)
-            return true;
-    return false;
-}
-
-/* The latest end that the names of an address give a port; 0: none does. */
-static uint64_t end_of(struct pins *p, const struct ip_addr *a, uint16_t port,
-                       const struct entry *but)
-{
-    uint64_t end = 0;
-
-    for (const struct entry *e = *bucket_of(p, a); e; e = e->next)
-        if (e != but && !e->is_dead && e->end_ms > end && ip_eq(&e->addr, a) &&
-            has_port(e->port, e->n_ports, port))
-            end = e->end_ms;
-    return end;
-}
-
-static int set_ports(struct entry *e, const uint16_t *port, size_t n)
-{
-    uint16_t *copy = NULL;
-
-    if (n > 0) {
-        copy = mem_alloc(n * sizeof(*copy));
-        if (!copy)
-            return -1;
-        memcpy(copy, port, n * sizeof(*copy));
-    }
-    mem_free(e->port);
-    e->port = copy;
-    e->n_ports = n;
-    return 0;
-}
-
-static bool same_ports(const struct entry *e, const uint16_t *port, size_t n)
-{
-    return e->n_ports == n && (n == 0 || memcmp(e->port, port, n * sizeof(*port)) == 0);
+    pin_table_drop(&p->table, e);
+    p->ward->counts.pins = (uint32_t)p->table.n;
 }
 
 /* -- errands ---------------------------------------------------------------------------------- */
@@ -298,11 +143,11 @@ static void errand_send(struct errand *r)
 }
 
 /* Tell the kernel of an entry's ports, each with the latest end. */
-static void tell_entry(struct pins *p, struct pin_batch *b, const struct entry *e)
+static void tell_entry(struct pins *p, struct pin_batch *b, const struct pin_entry *e)
 {
     for (size_t i = 0; i < e->n_ports; i++)
         pin_batch_add(b, &e->addr, e->port[i],
-                      end_of(p, &e->addr, e->port[i], NULL) - now_ms(p));
+                      pin_table_end(&p->table, &e->addr, e->port[i], NULL) - now_ms(p));
 }
 
 /* -- adding ----------------------------------------------------------------------------------------- */
@@ -310,39 +155,26 @@ static void tell_entry(struct pins *p, struct pin_batch *b, const struct entry *
 /* The one that needs care first goes, in the kernel too. */
 static void evict(struct pins *p)
 {
-    struct entry *e = p->heap[0];
+    struct pin_entry *e = p->table.heap[0];
     struct errand *r = e->n_ports ? errand_new(p) : NULL;
 
     for (size_t i = 0; r && i < e->n_ports; i++)
-        if (end_of(p, &e->addr, e->port[i], e) == 0)
+        if (pin_table_end(&p->table, &e->addr, e->port[i], e) == 0)
             pin_batch_add(r->batch, &e->addr, e->port[i], 0);
     if (r)
         errand_send(r);
     entry_drop(p, e);
 }
 
-static struct entry *entry_new(struct pins *p, const struct ip_addr *a, const char *name,
-                               uint64_t end_ms)
+static struct pin_entry *entry_new(struct pins *p, const struct ip_addr *a,
+                                   const char *name, uint64_t end_ms)
 {
-    size_t len = strlen(name) + 1;
-    struct entry **at, *e;
+    struct pin_entry *e;
 
-    if (p->n == PINS_MAX)
+    if (p->table.n == PINS_MAX)
         evict(p);
-    e = mem_zalloc(1, sizeof(*e) + len);
-    if (!e)
-        return NULL;
-    e->addr = *a;
-    memcpy(e->name, name, len);
-    e->end_ms = e->due_ms = end_ms;
-    if (heap_add(p, e) < 0) {
-        mem_free(e);
-        return NULL;
-    }
-    for (at = bucket_of(p, a); *at; at = &(*at)->next)
-        ;
-    *at = e;
-    p->ward->counts.pins = (uint32_t)p->n;
+    e = pin_table_add(&p->table, a, name, end_ms);
+    p->ward->counts.pins = (uint32_t)p->table.n;
     return e;
 }
 
@@ -366,7 +198,7 @@ static void need_ports(const struct pins *p, const char *name, struct ports *por
 static int add_one(struct pins_wait *w, const struct ip_addr *a, struct ports *ports)
 {
     struct pins *p = w->pins;
-    struct entry *e = find(p, a, w->name);
+    struct pin_entry *e = pin_table_find(&p->table, a, w->name);
 
     if (!e)
         e = entry_new(p, a, w->name, w->end_ms);
@@ -374,16 +206,16 @@ static int add_one(struct pins_wait *w, const struct ip_addr *a, struct ports *p
         return -1;
     if (w->end_ms > e->end_ms) {
         e->end_ms = w->end_ms;
-        set_due(p, e);
+        pin_table_set_due(&p->table, e);
     }
     /* An answer from the table comes again and again with the same end, or so: the kernel
      * need not hear of it while the pin outlives the answer by a good part of the grace. */
-    if (e->acked_ms && e->acked_ms + NAMES_GRACE_S * 500 >= w->end_ms)
+    if (e->acked_ms && e->acked_ms + NAMES_GRACE_S * UINT64_C(500) >= w->end_ms)
         return 0;
     need_ports(p, w->name, ports);
-    if (!same_ports(e, ports->port, ports->n)) {
+    if (!pin_ports_are(e, ports->port, ports->n)) {
         e->acked_ms = 0;
-        if (set_ports(e, ports->port, ports->n) < 0)
+        if (pin_ports_set(e, ports->port, ports->n) < 0)
             return -1;
     }
     w->addr[w->n++] = *a;
@@ -415,7 +247,7 @@ static void on_told(void *arg, bool ok)
 
     w->batch = NULL;
     for (size_t i = 0; i < w->n && ok; i++) {
-        struct entry *e = find(w->pins, &w->addr[i], w->name);
+        struct pin_entry *e = pin_table_find(&w->pins->table, &w->addr[i], w->name);
 
         if (!e)
             ok = false; /* a new policy took it out meanwhile */
@@ -450,26 +282,25 @@ static struct pins_wait *wait_new(struct pins *p, const char *name, uint32_t ttl
     return w;
 }
 
-struct pins_wait *pins_add(struct pins *p, const char *name, const struct ip_addr *addr,
-                           size_t n, uint32_t ttl_s, pins_fn *fn, void *arg,
-                           struct err *e)
+struct pins_wait *pins_add(struct pins *p, const struct pins_answer *a, pins_fn *fn,
+                           void *arg, struct err *e)
 {
     struct ports ports = {.are_known = false};
-    struct pins_wait *w = n <= NAMES_ADDRS_MAX ? wait_new(p, name, ttl_s) : NULL;
+    struct pins_wait *w = a->n <= NAMES_ADDRS_MAX ? wait_new(p, a->name, a->ttl_s) : NULL;
     int rc = 0;
 
     if (!w) {
-        (void)err_set(e, n > NAMES_ADDRS_MAX ? ERR_LIMIT : ERR_NOMEM,
-                      "pins of \"%s\": no memory, or too many", name);
+        (void)err_set(e, a->n > NAMES_ADDRS_MAX ? ERR_LIMIT : ERR_NOMEM,
+                      "pins of \"%s\": no memory, or too many", a->name);
         return NULL;
     }
     w->fn = fn;
     w->arg = arg;
-    for (size_t i = 0; i < n && rc == 0; i++)
-        rc = add_one(w, &addr[i], &ports);
+    for (size_t i = 0; i < a->n && rc == 0; i++)
+        rc = add_one(w, &a->addr[i], &ports);
     arm(p);
     if (rc < 0)
-        (void)err_set(e, ERR_NOMEM, "pins of \"%s\": no memory", name);
+        (void)err_set(e, ERR_NOMEM, "pins of \"%s\": no memory", a->name);
     else
         rc = pin_batch_send(w->batch, e);
     if (rc < 0) {
@@ -487,7 +318,7 @@ bool pins_next(struct pins *p, const struct ip_addr *a, size_t *pos,
     uint64_t now = now_ms(p);
     size_t i = 0;
 
-    for (const struct entry *e = *bucket_of(p, a); e; e = e->next) {
+    for (const struct pin_entry *e = pin_table_first(&p->table, a); e; e = e->next) {
         if (!e->acked_ms || e->end_ms <= now || !ip_eq(&e->addr, a) || i++ < *pos)
             continue;
         (*pos)++;
@@ -499,34 +330,34 @@ bool pins_next(struct pins *p, const struct ip_addr *a, size_t *pos,
 
 void pins_hold(struct pins *p, const struct ip_addr *a, const char *name)
 {
-    struct entry *e = find(p, a, name);
+    struct pin_entry *e = pin_table_find(&p->table, a, name);
 
     if (!e)
         return;
     e->held++;
-    set_due(p, e);
+    pin_table_set_due(&p->table, e);
     arm(p);
 }
 
 void pins_release(struct pins *p, const struct ip_addr *a, const char *name)
 {
-    struct entry *e = find(p, a, name);
+    struct pin_entry *e = pin_table_find(&p->table, a, name);
 
     if (!e || e->held == 0)
         return; /* it had to make room meanwhile */
     e->held--;
-    set_due(p, e);
+    pin_table_set_due(&p->table, e);
     arm(p);
 }
 
 size_t pins_count(const struct pins *p)
 {
-    return p->n;
+    return p->table.n;
 }
 
 /* -- renewal and end -------------------------------------------------------------------------------- */
 
-static bool is_allowed(const struct pins *p, const struct entry *e)
+static bool is_allowed(const struct pins *p, const struct pin_entry *e)
 {
     struct target t = {.name = e->name, .addr = e->addr, .protocol = IPPROTO_TCP};
     struct verdict v;
@@ -536,19 +367,20 @@ static bool is_allowed(const struct pins *p, const struct entry *e)
     return v.allowed;
 }
 
-static void renew(struct pins *p, struct errand *r, struct entry *e)
+static void renew(struct pins *p, struct errand *r, struct pin_entry *e)
 {
     uint16_t port[PORTS_MAX];
     size_t n;
 
     n = decide_ports(p->ward->policy, e->name, ward_now_s(p->ward), port, PORTS_MAX);
-    if (!is_allowed(p, e) || (!same_ports(e, port, n) && set_ports(e, port, n) < 0)) {
+    if (!is_allowed(p, e) ||
+        (!pin_ports_are(e, port, n) && pin_ports_set(e, port, n) < 0)) {
         e->held = 0; /* its end stands */
     } else {
-        e->end_ms = now_ms(p) + HELD_S * 1000;
+        e->end_ms = now_ms(p) + HELD_S * UINT64_C(1000);
         tell_entry(p, r->batch, e);
     }
-    set_due(p, e);
+    pin_table_set_due(&p->table, e);
 }
 
 static void on_care(void *arg)
@@ -557,8 +389,9 @@ static void on_care(void *arg)
     struct errand *r = NULL;
     uint64_t now = now_ms(p);
 
-    for (int i = 0; i < CARE_TURN && p->n > 0 && p->heap[0]->due_ms <= now; i++) {
-        struct entry *e = p->heap[0];
+    for (int i = 0; i < CARE_TURN && p->table.n > 0 && p->table.heap[0]->due_ms <= now;
+         i++) {
+        struct pin_entry *e = p->table.heap[0];
 
         if (!r && e->held)
             r = errand_new(p);
@@ -575,7 +408,7 @@ static void on_care(void *arg)
 /* -- another policy --------------------------------------------------------------------------------- */
 
 /* Moves the ports to `old` and puts in those of the policy now. */
-static void reload_ports(const struct pins *p, struct entry *e)
+static void reload_ports(const struct pins *p, struct pin_entry *e)
 {
     uint16_t port[PORTS_MAX];
     size_t n = 0;
@@ -587,33 +420,33 @@ static void reload_ports(const struct pins *p, struct entry *e)
     e->is_dead = !is_allowed(p, e);
     if (!e->is_dead)
         n = decide_ports(p->ward->policy, e->name, ward_now_s(p->ward), port, PORTS_MAX);
-    if (set_ports(e, port, n) < 0)
+    if (pin_ports_set(e, port, n) < 0)
         e->is_dead = true;
 }
 
 /* All that live, not only new ones: after another program's flush the keeper makes the kernel's
  * sets anew and gives the policy again. */
-static void reload_tell(struct pins *p, struct pin_batch *b, struct entry *e)
+static void reload_tell(struct pins *p, struct pin_batch *b, struct pin_entry *e)
 {
     uint64_t now = now_ms(p);
 
     for (size_t i = 0; i < e->n_old; i++)
-        if (end_of(p, &e->addr, e->old[i], NULL) == 0)
+        if (pin_table_end(&p->table, &e->addr, e->old[i], NULL) == 0)
             pin_batch_add(b, &e->addr, e->old[i], 0);
     for (size_t i = 0; i < e->n_ports; i++)
         if (e->end_ms > now)
             pin_batch_add(b, &e->addr, e->port[i],
-                          end_of(p, &e->addr, e->port[i], NULL) - now);
+                          pin_table_end(&p->table, &e->addr, e->port[i], NULL) - now);
 }
 
 void pins_reload(struct pins *p)
 {
     struct errand *r = errand_new(p);
 
-    for (size_t i = 0; i < p->n; i++)
-        reload_ports(p, p->heap[i]);
-    for (size_t i = 0; i < p->n; i++) {
-        struct entry *e = p->heap[i];
+    for (size_t i = 0; i < p->table.n; i++)
+        reload_ports(p, p->table.heap[i]);
+    for (size_t i = 0; i < p->table.n; i++) {
+        struct pin_entry *e = p->table.heap[i];
 
         if (r)
             reload_tell(p, r->batch, e);
@@ -623,9 +456,10 @@ void pins_reload(struct pins *p)
     }
     if (r)
         errand_send(r);
-    for (size_t i = p->n; i-- > 0;) /* dropping moves entries from behind, already seen */
-        while (i < p->n && p->heap[i]->is_dead)
-            entry_drop(p, p->heap[i]);
+    for (size_t i = p->table.n;
+         i-- > 0;) /* dropping moves entries from behind, already seen */
+        while (i < p->table.n && p->table.heap[i]->is_dead)
+            entry_drop(p, p->table.heap[i]);
     arm(p);
 }
 
@@ -640,7 +474,7 @@ struct pins *pins_new(struct ward *w, struct err *e)
         return NULL;
     }
     p->ward = w;
-    crypto_random(&p->seed, sizeof(p->seed));
+    pin_table_init(&p->table);
     loop_timer_init(&p->care, w->guard->loop, on_care, p);
     return p;
 }
@@ -654,8 +488,6 @@ void pins_free(struct pins *p)
         wait_free(p->waits);
     while (p->errands)
         errand_free(p->errands);
-    for (size_t i = 0; i < p->n; i++)
-        entry_free(p->heap[i]);
-    mem_free(p->heap);
+    pin_table_done(&p->table);
     mem_free(p);
 }

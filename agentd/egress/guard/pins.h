@@ -17,11 +17,17 @@ void pins_free(struct pins *p);
 struct pins_wait;
 /** @ok  the kernel has them: the answer may be sent */
 typedef void pins_fn(void *arg, bool ok);
-/** Pin n addresses of a name for ttl_s seconds for the ports the policy gives the name.
- *  fn once, never inside. NULL with *e. */
-struct pins_wait *pins_add(struct pins *p, const char *name, const struct ip_addr *addr,
-                           size_t n, uint32_t ttl_s, pins_fn *fn, void *arg,
-                           struct err *e);
+/** What a name stands for, and for how long. */
+struct pins_answer {
+    const char *name;
+    const struct ip_addr *addr; /* n, at most NAMES_ADDRS_MAX */
+    size_t n;
+    uint32_t ttl_s;
+};
+/** Pin the addresses of a name for its time, and NAMES_GRACE_S more, for the ports the policy
+ *  gives the name. `a` is copied. fn once, never inside. NULL with *e. */
+struct pins_wait *pins_add(struct pins *p, const struct pins_answer *a, pins_fn *fn,
+                           void *arg, struct err *e);
 void pins_cancel(struct pins_wait **w);
 /** The names for which an address is pinned now, oldest first: *ret_name is good until the next
  *  change. False at the end; start with *pos = 0. */

@@ -38,7 +38,8 @@ static void ask_at(struct outcome *o, const char *servers, const char *name,
 
     o->calls = 0;
     memset(&o->why, 0, sizeof(o->why));
-    if (!dns_ask_start(o->loop, servers, name, type, on_answer, o, &e))
+    if (!dns_ask_start(o->loop, &(struct dns_ask_what){servers, name, type}, on_answer, o,
+                       &e))
         fail_msg("%s", e.msg);
     assert_int_equal(o->calls, 0);
     loop_run(o->loop);
@@ -170,8 +171,9 @@ static void answers_to_other_questions_are_not_listened_to(void **state)
     (void)snprintf(servers, sizeof(servers), "127.0.0.1:%u,127.0.0.1:%u", o->up.port,
                    second.port);
     for (size_t i = 0; i < COUNT_OF(name); i++)
-        assert_non_null(
-            dns_ask_start(o->loop, servers, name[i], DNS_A, on_one_of_three, o, NULL));
+        assert_non_null(dns_ask_start(o->loop,
+                                      &(struct dns_ask_what){servers, name[i], DNS_A},
+                                      on_one_of_three, o, NULL));
     loop_run(o->loop);
     assert_true(second.asked >= 3 && o->up.asked >= 3);
     dns_upstream_close(&second);
@@ -197,16 +199,20 @@ static void what_cannot_be_asked_is_said_at_once(void **state)
     char long_name[HOST_MAX + 2];
     struct err e = {0};
 
-    assert_null(dns_ask_start(o->loop, "", "one.test", DNS_A, on_answer, o, &e));
+    assert_null(dns_ask_start(o->loop, &(struct dns_ask_what){"", "one.test", DNS_A},
+                              on_answer, o, &e));
     assert_int_equal(e.code, ERR_CONFIG);
-    assert_null(dns_ask_start(o->loop, "nonsense", "a.test", DNS_A, on_answer, o, &e));
+    assert_null(dns_ask_start(
+        o->loop, &(struct dns_ask_what){"nonsense", "a.test", DNS_A}, on_answer, o, &e));
     assert_int_equal(e.code, ERR_CONFIG);
-    assert_null(dns_ask_start(o->loop, o->up.servers, "a..b", DNS_A, on_answer, o, &e));
+    assert_null(dns_ask_start(
+        o->loop, &(struct dns_ask_what){o->up.servers, "a..b", DNS_A}, on_answer, o, &e));
     assert_int_equal(e.code, ERR_CONFIG);
     memset(long_name, 'a', HOST_MAX + 1);
     long_name[HOST_MAX + 1] = '\0';
-    assert_null(
-        dns_ask_start(o->loop, o->up.servers, long_name, DNS_A, on_answer, o, &e));
+    assert_null(dns_ask_start(o->loop,
+                              &(struct dns_ask_what){o->up.servers, long_name, DNS_A},
+                              on_answer, o, &e));
     assert_int_equal(o->calls, 0);
 }
 
@@ -216,7 +222,8 @@ static void a_question_may_be_cancelled(void **state)
     struct dns_ask *a, *none = NULL;
 
     o->calls = 0;
-    a = dns_ask_start(o->loop, o->up.servers, "one.test", DNS_A, on_answer, o, NULL);
+    a = dns_ask_start(o->loop, &(struct dns_ask_what){o->up.servers, "one.test", DNS_A},
+                      on_answer, o, NULL);
     assert_non_null(a);
     dns_ask_cancel(&a);
     assert_null(a);
@@ -233,7 +240,8 @@ static int start_and_cancel(void)
 
     if (!l)
         return -1;
-    a = dns_ask_start(l, "127.0.0.1:9", "one.test", DNS_A, on_answer, NULL, &e);
+    a = dns_ask_start(l, &(struct dns_ask_what){"127.0.0.1:9", "one.test", DNS_A},
+                      on_answer, NULL, &e);
     dns_ask_cancel(&a);
     loop_free(l);
     return e.code ? -1 : 0;
@@ -247,7 +255,8 @@ static void no_memory_is_an_error(void **state)
 
     assert_int_equal(start_and_cancel(), 0);
     mem_fault_at(1);
-    a = dns_ask_start(o->loop, o->up.servers, "one.test", DNS_A, on_answer, o, &e);
+    a = dns_ask_start(o->loop, &(struct dns_ask_what){o->up.servers, "one.test", DNS_A},
+                      on_answer, o, &e);
     mem_fault_at(0);
     assert_null(a);
     assert_int_equal(e.code, ERR_NOMEM);

@@ -222,7 +222,7 @@ static void addresses_are_given_to_the_name_as_it_was_asked(void **state)
                                "\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\2";
     struct dns_question q = ask(LIT(HEAD ASK_A));
     struct ip_addr addr[3];
-    struct dns_reply r = {.addr = addr, .n = 3, .ttl_s = 60, .ede = DNS_EDE_NONE};
+    struct dns_reply r = {.addr = addr, .n = 3, .ttl_s = 60, .extended = DNS_EDE_NONE};
     uint8_t out[DNSMSG_REPLY_MAX];
 
     (void)state;
@@ -240,7 +240,7 @@ static void a_refusal_says_why_to_who_speaks_edns(void **state)
                                "rule 2";
     struct dns_question q = ask(LIT(HEAD_OPT ASK_A OPT("\4\xd0")));
     struct dns_reply r = {
-        .rcode = DNS_NXDOMAIN, .ede = DNS_EDE_BLOCKED, .text = "rule 2"};
+        .rcode = DNS_NXDOMAIN, .extended = DNS_EDE_BLOCKED, .text = "rule 2"};
     uint8_t out[DNSMSG_REPLY_MAX];
 
     (void)state;
@@ -256,7 +256,7 @@ static void what_does_not_fit_is_left_out_and_told(void **state)
 {
     struct dns_question q = ask(LIT(HEAD_OPT ASK_A OPT("\2\0")));
     struct ip_addr addr[DNSMSG_ADDRS_MAX];
-    struct dns_reply r = {.addr = addr, .n = DNSMSG_ADDRS_MAX, .ede = DNS_EDE_NONE};
+    struct dns_reply r = {.addr = addr, .n = DNSMSG_ADDRS_MAX, .extended = DNS_EDE_NONE};
     uint8_t out[DNSMSG_REPLY_MAX];
     char text[301];
     size_t n;
@@ -279,7 +279,8 @@ static void what_does_not_fit_is_left_out_and_told(void **state)
     text[300] = '\0';
     memset(q.wire, 1, 255);
     q.wire_len = 255;
-    r = (struct dns_reply){.rcode = DNS_NXDOMAIN, .ede = DNS_EDE_BLOCKED, .text = text};
+    r = (struct dns_reply){
+        .rcode = DNS_NXDOMAIN, .extended = DNS_EDE_BLOCKED, .text = text};
     assert_int_equal(dnsmsg_reply(&q, &r, 512, out), 512);
     assert_int_equal(out[2] & 2, 0);
 }
@@ -287,7 +288,7 @@ static void what_does_not_fit_is_left_out_and_told(void **state)
 static void faults_are_answered_with_their_codes(void **state)
 {
     struct dns_question q = ask(LIT("\x12\x34\x29\x10\x00\x02\0\0\0\0\0\0junk"));
-    struct dns_reply r = {.rcode = DNS_NOTIMP, .ede = DNS_EDE_NONE};
+    struct dns_reply r = {.rcode = DNS_NOTIMP, .extended = DNS_EDE_NONE};
     uint8_t out[DNSMSG_REPLY_MAX];
 
     (void)state;

@@ -63,7 +63,7 @@ static bool add(struct scene *s, const char *name, const char *addr, uint32_t tt
     struct told t = {0};
     struct err e = {0};
 
-    if (!pins_add(s->pins, name, &a, 1, ttl_s, on_pinned, &t, &e))
+    if (!pins_add(s->pins, &(struct pins_answer){name, &a, 1, ttl_s}, on_pinned, &t, &e))
         fail_msg("%s: %s", name, e.msg);
     assert_int_equal(t.calls, 0);
     dns_scene_until(&s->dns, &t.is_over);
@@ -157,15 +157,17 @@ static void many_addresses_and_ports_go_in_several_messages(void **state)
         (void)snprintf(text, sizeof(text), "203.0.113.%u", i + 1);
         a[i] = ip(text);
     }
-    assert_non_null(
-        pins_add(s->pins, "a.test", a, COUNT_OF(a), 300, on_pinned, &t, NULL));
+    assert_non_null(pins_add(s->pins,
+                             &(struct pins_answer){"a.test", a, COUNT_OF(a), 300},
+                             on_pinned, &t, NULL));
     dns_scene_until(&s->dns, &t.is_over);
     assert_true(t.ok);
     assert_int_equal(s->dns.n_pins, COUNT_OF(a) * 16);
     assert_int_equal(s->dns.n_pin_msgs, COUNT_OF(a) * 16 / CHANNEL_PINS);
     assert_int_equal(dns_scene_pin(&s->dns, "203.0.113.32", 115), 360);
-    assert_null(
-        pins_add(s->pins, "a.test", a, COUNT_OF(a) + 1, 300, on_pinned, &t, NULL));
+    assert_null(pins_add(s->pins,
+                         &(struct pins_answer){"a.test", a, COUNT_OF(a) + 1, 300},
+                         on_pinned, &t, NULL));
 }
 
 static void a_name_without_ports_needs_no_kernel(void **state)
@@ -185,7 +187,8 @@ static void who_waits_may_leave(void **state)
     struct told t = {0};
     struct pins_wait *w, *none = NULL;
 
-    w = pins_add(s->pins, "a.test", &a, 1, 300, on_pinned, &t, NULL);
+    w = pins_add(s->pins, &(struct pins_answer){"a.test", &a, 1, 300}, on_pinned, &t,
+                 NULL);
     assert_non_null(w);
     pins_cancel(&w);
     pins_cancel(&none);
@@ -193,7 +196,8 @@ static void who_waits_may_leave(void **state)
     dns_scene_for(&s->dns, 20);
     assert_int_equal(t.calls, 0);
     /* and one that is left when all ends */
-    assert_non_null(pins_add(s->pins, "a.test", &a, 1, 300, on_pinned, &t, NULL));
+    assert_non_null(pins_add(s->pins, &(struct pins_answer){"a.test", &a, 1, 300},
+                             on_pinned, &t, NULL));
 }
 
 static void another_policy_takes_pins_out_and_puts_them_in(void **state)
@@ -232,7 +236,8 @@ a_pin_that_a_new_policy_takes_out_before_the_kernel_answered_is_no_answer(void *
     struct ip_addr a = ip("203.0.113.1");
     struct told t = {0};
 
-    assert_non_null(pins_add(s->pins, "a.test", &a, 1, 300, on_pinned, &t, NULL));
+    assert_non_null(pins_add(s->pins, &(struct pins_answer){"a.test", &a, 1, 300},
+                             on_pinned, &t, NULL));
     dns_scene_policy(&s->dns, "{\"version\":1,\"name\":\"t\",\"allow\":[\"b.test\"]}");
     pins_reload(s->pins);
     dns_scene_until(&s->dns, &t.is_over);
@@ -262,7 +267,8 @@ static void the_table_is_bounded_and_what_ends_first_goes(void **state)
             a[k].bytes[3] = (uint8_t)k;
         }
         assert_non_null(
-            pins_add(s->pins, "x.test", a, NAMES_ADDRS_MAX, 60 + i, on_pinned, &t, NULL));
+            pins_add(s->pins, &(struct pins_answer){"x.test", a, NAMES_ADDRS_MAX, 60 + i},
+                     on_pinned, &t, NULL));
         dns_scene_until(&s->dns, &t.is_over);
         assert_true(t.ok);
         assert_true(pins_count(s->pins) <= PINS_MAX);
@@ -299,11 +305,11 @@ static void holding_and_releasing_what_is_not_there_is_nothing(void **state)
 static void age(struct scene *s, const char *name, const char *addr, unsigned left_s)
 {
     struct ip_addr a = ip(addr);
-    struct entry *e = find(s->pins, &a, name);
+    struct pin_entry *e = pin_table_find(&s->pins->table, &a, name);
 
     assert_non_null(e);
     e->end_ms = e->acked_ms = now_ms(s->pins) + left_s * 1000;
-    set_due(s->pins, e);
+    pin_table_set_due(&s->pins->table, e);
     arm(s->pins);
 }
 
@@ -315,10 +321,10 @@ static void a_pin_is_renewed_while_a_connection_holds_it(void **state)
     assert_true(add(s, "a.test", "203.0.113.1", 300));
     pins_hold(s->pins, &a, "a.test");
     pins_hold(s->pins, &a, "a.test");
-    age(s, "a.test", "203.0.113.1", RENEW_S + 1);
+    age(s, "a.test", "203.0.113.1", PIN_RENEW_S + 1);
     dns_scene_for(&s->dns, 20);
     assert_int_equal(s->dns.n_pin_msgs, 1); /* not yet */
-    age(s, "a.test", "203.0.113.1", RENEW_S);
+    age(s, "a.test", "203.0.113.1", PIN_RENEW_S);
     dns_scene_for(&s->dns, 20);
     assert_int_equal(s->dns.n_pin_msgs, 2);
     assert_int_equal(dns_scene_pin(&s->dns, "203.0.113.1", 443), HELD_S);
@@ -367,7 +373,8 @@ static void ends_come_in_their_order(void **state)
         assert_true(add(s, name, addr, 30 + i * 37 % 200));
     }
     for (unsigned i = 1; i < 200; i++)
-        assert_true(s->pins->heap[(i - 1) / 2]->due_ms <= s->pins->heap[i]->due_ms);
+        assert_true(s->pins->table.heap[(i - 1) / 2]->due_ms <=
+                    s->pins->table.heap[i]->due_ms);
     for (unsigned i = 0; i < 200; i += 2) {
         (void)snprintf(name, sizeof(name), "n%u.wild.test", i);
         (void)snprintf(addr, sizeof(addr), "198.51.100.%u", i);
@@ -385,7 +392,8 @@ static int add_once(struct scene *s)
     struct told t = {0};
     struct pins *p = pins_new(&s->dns.ward, NULL);
     struct pins_wait *w =
-        p ? pins_add(p, "a.test", &a, 1, 300, on_pinned, &t, NULL) : NULL;
+        p ? pins_add(p, &(struct pins_answer){"a.test", &a, 1, 300}, on_pinned, &t, NULL)
+          : NULL;
     int rc = w ? 0 : -1;
 
     pins_cancel(&w);
