@@ -2,7 +2,8 @@
 /**
  * keeper_int -- what the keeper's files share.
  *
- *   keeper.c        sandboxes: add, reload, remove, and how each of these ends
+ *   keeper.c        add, adopt, reload, remove
+ *   kept.c          one sandbox, and how each of these ends for it
  *   keeper_guard.c  the guard's process and the channel: started, watched, given everything
  *   keeper_ops.c    the guard's requests, validated
  *   keeper_who.c    whose connection it is
@@ -149,12 +150,21 @@ struct keeper {
     uint32_t verify_at, ask_at; /* the sandbox after which the next round goes on */
 };
 
-/* -- keeper.c ---------------------------------------------------------------------------------- */
+/* -- kept.c ------------------------------------------------------------------------------------ */
 
 /** A sandbox of before a restart, while is_loading. Not enforced at once, but never open.
  *  @was  VETH: what its rules were made from */
 int keeper_adopt(struct keeper *k, const struct keeper_add *a, const struct veth *was,
                  struct err *e);
+/** Takes *ns in all cases but no memory (NULL). */
+struct kept *kept_new(struct keeper *k, const struct keeper_add *a, struct netns **ns);
+void kept_link(struct kept *s); /* it gets its number */
+void kept_free(struct kept *s);
+char *kept_text(const char *text); /* a copy; NULL: no memory */
+void kept_begin(struct kept *s, enum kept_op op, keeper_done_fn *fn, void *arg,
+                uint64_t ms);
+void kept_drop_rules(struct kept *s);
+void kept_remove(struct kept *s, keeper_done_fn *fn, void *arg);
 struct kept *keeper_find(struct keeper *k, const char *name);
 struct kept *keeper_by_index(struct keeper *k, uint32_t index); /* NULL: none */
 /** Tell the waiting caller, once. */
