@@ -584,4 +584,7 @@ void names_reload(struct names *n)
             entry_free(e);
     }
     n->servers = servers;
+    /* An answer may be on its way with why: its rule goes with the old policy. */
+    for (struct names_ask *a = n->asks; a; a = a->next)
+        a->why.rule = NULL;
 }

@@ -352,6 +352,26 @@ an_answer_that_comes_after_the_policy_changed_is_judged_by_the_new(void **state)
     assert_int_equal(t.answer.n, 0);
 }
 
+static void why_outlives_the_policy_that_said_it(void **state)
+{
+    struct scene *s = *state;
+    struct told t = {0};
+
+    dns_scene_policy(&s->dns, "{\"version\":1,\"name\":\"t\",\"limits\":{\"names\":1},"
+                              "\"allow\":[\"*.wild.test\"]}");
+    ask(s, "a.wild.test", AF_INET, &t);
+    ask(s, "b.wild.test", AF_INET, &t);
+    assert_non_null(t.why.rule);
+    memset(&t, 0, sizeof(t));
+    assert_non_null(names_ask(s->names, "c.wild.test", AF_INET, on_names, &t, NULL));
+    dns_scene_policy(&s->dns, "{\"version\":1,\"name\":\"t\",\"allow\":[\"one.test\"]}");
+    names_reload(s->names);
+    dns_scene_until(&s->dns, &t.is_over);
+    assert_int_equal(t.answer.result, NAMES_LIMIT);
+    assert_null(t.why.rule);
+    assert_non_null(strstr(t.why.text, "*.wild.test"));
+}
+
 static void rebinding_is_seen(void **state)
 {
     struct scene *s = *state;
@@ -410,6 +430,7 @@ int main(void)
         TEST(a_table_that_is_full_forgets_what_was_used_longest_ago),
         TEST(another_policy_forgets_what_it_does_not_allow),
         TEST(an_answer_that_comes_after_the_policy_changed_is_judged_by_the_new),
+        TEST(why_outlives_the_policy_that_said_it),
         TEST(rebinding_is_seen),
         TEST(no_memory_is_an_error_and_leaves_nothing),
     };
