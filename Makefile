@@ -235,6 +235,7 @@ bench: all tools $(BENCH_BIN)
 	@tests/support/deps.sh nginx-light wrk iproute2
 	@for b in $(BENCH_BIN); do $$b || exit 1; done
 	@$(PYTHON) tests/bench/bench.py $(B)
+	@$(PYTHON) tests/bench/bench_egress.py $(B)
 
 .PHONY: coverage
 coverage:
