@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The guard's connections on loopback beside none: what the name check adds to setting one up, and
  * what the relay leaves of one stream's throughput. Guard, server and client are processes. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -21,6 +17,7 @@
 #include "agentd/egress/guard/names.h"
 #include "agentd/egress/guard/pins.h"
 #include "common/mem.h"
+#include "tests/support/own_network.h"
 
 #define POLICY                                                                           \
     "{\"version\":1,\"allow\":[\"bench.example:443\",{\"to\":{\"cidr\":"                 \
@@ -298,26 +295,6 @@ static void client(void)
 
 /* -- all ------------------------------------------------------------------------------------------- */
 
-static void own_network(void)
-{
-    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-    struct sockaddr_in a = {.sin_family = AF_INET};
-    int fd;
-
-    if (unshare(CLONE_NEWNET) < 0 && unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) {
-        (void)printf("bench_relay: skipped: no network namespace here: %s\n",
-                     strerror(errno));
-        exit(0);
-    }
-    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    need(ioctl(fd, SIOCSIFFLAGS, &r) == 0, "lo");
-    (void)snprintf(r.ifr_name, sizeof(r.ifr_name), "lo:1");
-    (void)inet_pton(AF_INET, "203.0.113.7", &a.sin_addr);
-    memcpy(&r.ifr_addr, &a, sizeof(a));
-    need(ioctl(fd, SIOCSIFADDR, &r) == 0, "address");
-    sock_close(&fd);
-}
-
 static pid_t start(void (*fn)(int))
 {
     int p[2];
@@ -342,7 +319,8 @@ int main(void)
 {
     pid_t child[2];
 
-    own_network();
+    if (!own_network_enter())
+        return 0;
     (void)printf("bench_relay: connections through the guard, on loopback\n");
     (void)fflush(stdout);
     child[0] = start(server);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * flows_scene -- one sandbox's connections in the guard, with its real names, pins, records and a
- *                keeper's end of the channel, in a network namespace in which 203.0.113.0/24,
- *                198.51.100.0/24, 10.1.0.0/16 and 2001:db8::1 are this machine's. One thread:
- *                whoever waits turns the loop.
+ *                keeper's end of the channel, in a network of its own (own_network.h). One
+ *                thread: whoever waits turns the loop.
  */
 #ifndef TESTS_SUPPORT_FLOWS_SCENE_H
 #define TESTS_SUPPORT_FLOWS_SCENE_H
@@ -33,8 +32,6 @@ struct flows_scene {
     char policy[4096]; /* for messages */
 };
 
-/** Into the namespace; once a process, first in main(). False: the kernel refuses (printed). */
-bool flows_scene_enter(void);
 void flows_scene_open(struct flows_scene *s, const char *policy);
 void flows_scene_close(struct flows_scene *s);
 /** Another policy comes into force. */

@@ -271,7 +271,8 @@ static bool judge(struct flow *f)
     struct verdict v;
     bool would_refuse;
 
-    if (g->is_other_host || (g->host.port && g->host.port != f->port)) {
+    if (policy_mode(f->flows->ward->policy) == POLICY_ENFORCE &&
+        (g->is_other_host || (g->host.port && g->host.port != f->port))) {
         refuse_other(f);
         return false;
     }

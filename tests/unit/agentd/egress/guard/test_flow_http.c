@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "tests/support/flows_scene.h"
+#include "tests/support/own_network.h"
 #include "tests/support/test.h"
 
 #define POLICY                                                                           \
@@ -154,6 +155,29 @@ static void another_host_later_is_misdirected_even_when_allowed(void **state)
     flows_scene_recorded(&s, "\"connection\"", "good.example", NULL);
     flows_scene_close(&s);
     buf_done(&b);
+    sock_close(&listener);
+}
+
+static void a_mode_that_only_watches_changes_no_request(void **state)
+{
+    struct flows_scene s;
+    int listener = flows_scene_listen("203.0.113.7:80"), fd, out;
+
+    (void)state;
+    flows_scene_open(&s, "{\"version\":1,\"mode\":\"audit\",\"allow\":[\"x.example\"]}");
+    fd = flows_scene_connect(&s, "203.0.113.7:80");
+    flows_scene_say(&s, fd, GET("good.example:81") GET("two.example"));
+    out = flows_scene_accept(&s, listener);
+    flows_scene_expect(&s, out, GET("good.example:81") GET("two.example"));
+    sock_close(&fd);
+    sock_close(&out);
+    fd = flows_scene_connect(&s, "203.0.113.7:80");
+    flows_scene_say(&s, fd, "no http\r\n");
+    out = flows_scene_accept(&s, listener);
+    flows_scene_expect(&s, out, "no http\r\n");
+    sock_close(&fd);
+    sock_close(&out);
+    flows_scene_close(&s);
     sock_close(&listener);
 }
 
@@ -411,6 +435,7 @@ int main(void)
         cmocka_unit_test(a_refusal_is_said_in_words_that_arrive),
         cmocka_unit_test(the_rule_and_its_reason_are_told),
         cmocka_unit_test(another_host_later_is_misdirected_even_when_allowed),
+        cmocka_unit_test(a_mode_that_only_watches_changes_no_request),
         cmocka_unit_test(another_port_in_host_later_is_misdirected),
         cmocka_unit_test(bytes_that_are_no_request_get_400_and_go_nowhere),
         cmocka_unit_test(hosts_that_do_not_fit_the_connection_are_refused),
@@ -422,7 +447,7 @@ int main(void)
         cmocka_unit_test(a_connection_ends_with_the_policy_that_allowed_it),
     };
 
-    if (!flows_scene_enter())
+    if (!own_network_enter())
         return 0;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tests/support/flows_scene.h"
+#include "tests/support/own_network.h"
 #include "tests/support/test.h"
 
 #define POLICY                                                                           \
@@ -338,7 +339,7 @@ int main(void)
         cmocka_unit_test(by_default_allowed_is_what_no_rule_denies),
     };
 
-    if (!flows_scene_enter())
+    if (!own_network_enter())
         return 0;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

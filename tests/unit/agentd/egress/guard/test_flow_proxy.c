@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "tests/support/flows_scene.h"
+#include "tests/support/own_network.h"
 #include "tests/support/pki.h"
 #include "tests/support/test.h"
 
@@ -414,6 +415,28 @@ static void no_proxy_goes_direct_unless_a_proxy_is_required(void **state)
     }
 }
 
+static void a_proxy_that_becomes_required_cuts_what_goes_direct(void **state)
+{
+    int direct = flows_scene_listen("203.0.113.7:443"), fd, out;
+    struct scene x;
+
+    (void)state;
+    open_scene(&x, POLICY(AT_ADDRESS ",\"no_proxy\":\"good.example\""));
+    fd = send_hello(&x, "203.0.113.7:443");
+    out = flows_scene_accept(&x.s, direct);
+    assert_hello(&x, out);
+    flows_scene_policy(&x.s, POLICY(AT_ADDRESS ",\"no_proxy\":\"good.example\""));
+    flows_scene_say(&x.s, out, "still");
+    flows_scene_expect(&x.s, fd, "still");
+    flows_scene_policy(&x.s, POLICY(AT_ADDRESS ",\"required\":true"));
+    assert_string_equal(flows_scene_end(&x.s, fd), "reset");
+    assert_string_equal(flows_scene_end(&x.s, out), "reset");
+    sock_close(&fd);
+    sock_close(&out);
+    sock_close(&direct);
+    close_scene(&x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,10 +449,11 @@ int main(void)
             a_private_address_behind_a_name_is_refused_before_the_proxy_hears_of_it),
         cmocka_unit_test(a_proxy_that_fails_is_never_gone_around),
         cmocka_unit_test(a_proxy_that_is_gone_is_told_in_words),
+        cmocka_unit_test(a_proxy_that_becomes_required_cuts_what_goes_direct),
         cmocka_unit_test(no_proxy_goes_direct_unless_a_proxy_is_required),
     };
 
-    if (!flows_scene_enter())
+    if (!own_network_enter())
         return 0;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

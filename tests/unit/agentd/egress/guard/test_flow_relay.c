@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "tests/support/flows_scene.h"
+#include "tests/support/own_network.h"
 #include "tests/support/test.h"
 
 #define NET                                                                              \
@@ -253,7 +254,7 @@ int main(void)
         cmocka_unit_test(a_rate_slows_and_loses_nothing),
     };
 
-    if (!flows_scene_enter())
+    if (!own_network_enter())
         return 0;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include "agentd/egress/guard/flow.h"
 #include "agentd/egress/guard/pins.h"
 #include "tests/support/flows_scene.h"
+#include "tests/support/own_network.h"
 #include "tests/support/test.h"
 
 #define ANY                                                                              \
@@ -417,7 +418,7 @@ int main(void)
         cmocka_unit_test(a_pin_is_held_while_its_connection_lives),
     };
 
-    if (!flows_scene_enter())
+    if (!own_network_enter())
         return 0;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
