@@ -26,97 +26,7 @@ enum {
     VERDICT_TYPE = 0xffffff00, /* NFT_DATA_VERDICT: the data of a verdict map */
 };
 
-/* -- the batch ------------------------------------------------------------------------------ */
-
-void batch_init(struct nft_batch *b, const char *table, uint32_t seq)
-{
-    *b = (struct nft_batch){.family = NFPROTO_INET, .table = table, .seq = seq};
-}
-
-void batch_done(struct nft_batch *b)
-{
-    if (b->rule != NULL)
-        nftnl_rule_free(b->rule);
-    b->rule = NULL;
-    buf_done(&b->bytes);
-}
-
-void batch_reset(struct nft_batch *b, const char *table, uint32_t seq)
-{
-    struct buf keep = b->bytes;
-
-    if (b->rule != NULL)
-        nftnl_rule_free(b->rule);
-    keep.len = 0;
-    batch_init(b, table, seq);
-    b->bytes = keep;
-}
-
-/* Where the next message goes; NULL when there is no room. */
-static char *room(struct nft_batch *b)
-{
-    if (!b->is_failed && buf_reserve(&b->bytes, NFT_MESSAGE_MAX, NFT_BATCH_MAX) < 0)
-        b->is_failed = true;
-    if (b->is_failed)
-        return NULL;
-    b->last = b->bytes.len;
-    return (char *)b->bytes.p + b->bytes.len;
-}
-
-static struct nlmsghdr *message(struct nft_batch *b, uint16_t type, uint16_t flags)
-{
-    char *p = room(b);
-
-    return p == NULL ? NULL : nftnl_nlmsg_build_hdr(p, type, b->family, flags, b->seq++);
-}
-
-static void message_end(struct nft_batch *b, const struct nlmsghdr *m)
-{
-    b->bytes.len += MNL_ALIGN(m->nlmsg_len);
-}
-
-void batch_begin(struct nft_batch *b)
-{
-    char *p = room(b);
-
-    if (p != NULL)
-        message_end(b, nftnl_batch_begin(p, b->seq++));
-}
-
-void batch_end(struct nft_batch *b)
-{
-    size_t last = b->last;
-    char *p = room(b);
-    struct nlmsghdr *m;
-
-    if (p == NULL)
-        return;
-    message_end(b, nftnl_batch_end(p, b->seq++));
-    m = (struct nlmsghdr *)(void *)(b->bytes.p + last);
-    m->nlmsg_flags |= NLM_F_ACK;
-}
-
-/* -- tables, chains -------------------------------------------------------------------------- */
-
-static void table_message(struct nft_batch *b, uint16_t type, uint16_t flags)
-{
-    struct nlmsghdr *m = message(b, type, flags);
-
-    if (m == NULL)
-        return;
-    mnl_attr_put_strz(m, NFTA_TABLE_NAME, b->table);
-    message_end(b, m);
-}
-
-void build_table(struct nft_batch *b)
-{
-    table_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE);
-}
-
-void build_table_drop(struct nft_batch *b)
-{
-    table_message(b, NFT_MSG_DELTABLE, 0);
-}
+/* -- chains -------------------------------------------------------------------------------- */
 
 /* A comment, as nft(8) keeps it: type, length, text with its NUL. */
 static uint32_t comment_bytes(uint8_t out[NFTNL_UDATA_COMMENT_MAXLEN + 2],
@@ -154,34 +64,12 @@ void build_chain(struct nft_batch *b, const char *name, const struct nft_hook *h
     }
     if (comment != NULL)
         nftnl_chain_set_data(c, NFTNL_CHAIN_USERDATA, text, comment_bytes(text, comment));
-    m = message(b, NFT_MSG_NEWCHAIN, NLM_F_CREATE);
+    m = batch_message(b, NFT_MSG_NEWCHAIN, NLM_F_CREATE);
     if (m != NULL) {
         nftnl_chain_nlmsg_build_payload(m, c);
-        message_end(b, m);
+        batch_message_end(b, m);
     }
     nftnl_chain_free(c);
-}
-
-void build_chain_flush(struct nft_batch *b, const char *name)
-{
-    struct nlmsghdr *m = message(b, NFT_MSG_DELRULE, 0);
-
-    if (m == NULL)
-        return;
-    mnl_attr_put_strz(m, NFTA_RULE_TABLE, b->table);
-    mnl_attr_put_strz(m, NFTA_RULE_CHAIN, name);
-    message_end(b, m);
-}
-
-void build_chain_drop(struct nft_batch *b, const char *name)
-{
-    struct nlmsghdr *m = message(b, NFT_MSG_DELCHAIN, 0);
-
-    if (m == NULL)
-        return;
-    mnl_attr_put_strz(m, NFTA_CHAIN_TABLE, b->table);
-    mnl_attr_put_strz(m, NFTA_CHAIN_NAME, name);
-    message_end(b, m);
 }
 
 /* -- sets -------------------------------------------------------------------------------------- */
@@ -211,34 +99,12 @@ void build_set(struct nft_batch *b, const struct nft_set_def *d)
         nftnl_set_set_u32(s, NFTNL_SET_DATA_TYPE, VERDICT_TYPE);
         nftnl_set_set_u32(s, NFTNL_SET_DATA_LEN, 0);
     }
-    m = message(b, NFT_MSG_NEWSET, NLM_F_CREATE);
+    m = batch_message(b, NFT_MSG_NEWSET, NLM_F_CREATE);
     if (m != NULL) {
         nftnl_set_nlmsg_build_payload(m, s);
-        message_end(b, m);
+        batch_message_end(b, m);
     }
     nftnl_set_free(s);
-}
-
-static void set_message(struct nft_batch *b, uint16_t type, const char *name)
-{
-    struct nlmsghdr *m = message(b, type, 0);
-
-    if (m == NULL)
-        return;
-    /* NFTA_SET_TABLE and _NAME have the numbers of NFTA_SET_ELEM_LIST_TABLE and _SET. */
-    mnl_attr_put_strz(m, NFTA_SET_TABLE, b->table);
-    mnl_attr_put_strz(m, NFTA_SET_NAME, name);
-    message_end(b, m);
-}
-
-void build_set_flush(struct nft_batch *b, const char *name)
-{
-    set_message(b, NFT_MSG_DELSETELEM, name);
-}
-
-void build_set_drop(struct nft_batch *b, const char *name)
-{
-    set_message(b, NFT_MSG_DELSET, name);
 }
 
 static int elem_add(struct nftnl_set *s, const struct nft_elem *e)
@@ -301,13 +167,13 @@ static void elems(struct nft_batch *b, uint16_t type, const char *set,
     b->is_failed = it == NULL;
     while (is_more && !b->is_failed) {
         struct nlmsghdr *m =
-            message(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0);
+            batch_message(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0);
 
         if (m == NULL)
             break;
         is_more = nftnl_set_elems_nlmsg_build_payload_iter(m, it) > 0;
         unnumber(m);
-        message_end(b, m);
+        batch_message_end(b, m);
     }
     if (it != NULL)
         nftnl_set_elems_iter_destroy(it);
@@ -325,42 +191,16 @@ void build_elems_drop(struct nft_batch *b, const char *set, const struct nft_ele
     elems(b, NFT_MSG_DELSETELEM, set, e, n);
 }
 
-void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
-                size_t n, uint32_t len, bool has_timeout, bool is_drop)
-{
-    struct nlmsghdr *m = message(b, is_drop ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM,
-                                 is_drop ? 0 : NLM_F_CREATE);
-    struct nlattr *list;
-
-    if (m == NULL)
-        return;
-    mnl_attr_put_strz(m, NFTA_SET_ELEM_LIST_TABLE, b->table);
-    mnl_attr_put_strz(m, NFTA_SET_ELEM_LIST_SET, set);
-    list = mnl_attr_nest_start(m, NFTA_SET_ELEM_LIST_ELEMENTS);
-    for (size_t i = 0; i < n; i++) {
-        struct nlattr *one = mnl_attr_nest_start(m, NFTA_LIST_ELEM);
-        struct nlattr *key = mnl_attr_nest_start(m, NFTA_SET_ELEM_KEY);
-
-        mnl_attr_put(m, NFTA_DATA_VALUE, len, k[i].key);
-        mnl_attr_nest_end(m, key);
-        if (has_timeout)
-            mnl_attr_put_u64(m, NFTA_SET_ELEM_TIMEOUT, htobe64(k[i].timeout_ms));
-        mnl_attr_nest_end(m, one);
-    }
-    mnl_attr_nest_end(m, list);
-    message_end(b, m);
-}
-
 /* -- objects --------------------------------------------------------------------------------- */
 
 static void object_message(struct nft_batch *b, uint16_t type, uint16_t flags,
                            struct nftnl_obj *o)
 {
-    struct nlmsghdr *m = message(b, type, flags);
+    struct nlmsghdr *m = batch_message(b, type, flags);
 
     if (m != NULL) {
         nftnl_obj_nlmsg_build_payload(m, o);
-        message_end(b, m);
+        batch_message_end(b, m);
     }
     nftnl_obj_free(o);
 }
@@ -409,15 +249,14 @@ void build_object_drop(struct nft_batch *b, const char *name, uint32_t type)
         object_message(b, NFT_MSG_DELOBJ, 0, o);
 }
 
-void build_object_get(struct nft_batch *b, const char *name, uint32_t type)
-{
-    struct nftnl_obj *o = object(b, name, type);
-
-    if (o != NULL)
-        object_message(b, NFT_MSG_GETOBJ, 0, o);
-}
-
 /* -- rules ------------------------------------------------------------------------------------- */
+
+void rule_drop(struct nft_batch *b)
+{
+    if (b->rule != NULL)
+        nftnl_rule_free(b->rule);
+    b->rule = NULL;
+}
 
 void rule_begin(struct nft_batch *b, const char *chain)
 {
@@ -442,10 +281,10 @@ void rule_end(struct nft_batch *b, const char *comment)
     if (comment != NULL)
         nftnl_rule_set_data(b->rule, NFTNL_RULE_USERDATA, text,
                             comment_bytes(text, comment));
-    m = message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
+    m = batch_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
     if (m != NULL) {
         nftnl_rule_nlmsg_build_payload(m, b->rule);
-        message_end(b, m);
+        batch_message_end(b, m);
     }
     nftnl_rule_free(b->rule);
     b->rule = NULL;

@@ -79,8 +79,8 @@ bool rect_next_addr(const struct ip_addr *a, struct ip_addr *ret);
 
 /* -- a batch ---------------------------------------------------------------------------------- */
 
+struct nlmsghdr;
 struct nftnl_rule;
-struct nftnl_expr;
 
 struct nft_batch {
     struct buf bytes;
@@ -99,6 +99,10 @@ void batch_reset(struct nft_batch *b, const char *table, uint32_t seq);
 void batch_begin(struct nft_batch *b);
 /** Asks for the acknowledgement of the last message, then ends the batch. */
 void batch_end(struct nft_batch *b);
+
+/** A message's head, to be filled; NULL when the batch failed. Then its end. */
+struct nlmsghdr *batch_message(struct nft_batch *b, uint16_t type, uint16_t flags);
+void batch_message_end(struct nft_batch *b, const struct nlmsghdr *m);
 
 void build_table(struct nft_batch *b);
 void build_table_drop(struct nft_batch *b);
@@ -154,12 +158,11 @@ void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *
 void build_counter(struct nft_batch *b, const char *name);
 void build_quota(struct nft_batch *b, const char *name, uint64_t bytes);
 void build_object_drop(struct nft_batch *b, const char *name, uint32_t type);
-/** A GETOBJ request, no batch around it. */
-void build_object_get(struct nft_batch *b, const char *name, uint32_t type);
 
 /* -- a rule: rule_begin(), expressions, rule_end() ---------------------------------------------- */
 
 void rule_begin(struct nft_batch *b, const char *chain);
+void rule_drop(struct nft_batch *b); /* one that was begun and not ended */
 void rule_end(struct nft_batch *b, const char *comment);
 void rule_meta(struct nft_batch *b, uint32_t key, uint32_t reg);
 void rule_mark(struct nft_batch *b, uint32_t mark); /* meta mark set */
@@ -235,7 +238,18 @@ uint32_t rules_pin_key(uint8_t key[NFT_KEY_MAX], uint32_t tag, const struct nft_
 #define NFT_SET_PIN4 "pin4"
 #define NFT_SET_PIN6 "pin6"
 
-/* -- the socket (nft_link.c) ----------------------------------------------------------------------- */
+/* -- messages as bytes (nft_socket.c) ------------------------------------------------------------------ */
+
+/** The next message; NULL at the end, or at what is cut. *pos from 0. */
+const struct nlmsghdr *message_next(struct span in, size_t *pos);
+/** An attribute after `head` bytes of fixed fields; empty when there is none. */
+struct span message_attr(const struct nlmsghdr *m, size_t head, uint16_t type);
+/** A text attribute of an nftables message; "" when there is none. */
+void message_text_attr(const struct nlmsghdr *m, uint16_t type, char *out, size_t cap);
+/** Is it an error or acknowledgement? *ret_error: errno, or 0. */
+bool message_error(const struct nlmsghdr *m, int *ret_error);
+
+/* -- the socket (nft_socket.c) ----------------------------------------------------------------------- */
 
 #define NFT_LINK_MS 5000 /* longest wait for the kernel, which answers at once */
 
@@ -254,6 +268,14 @@ void link_done(struct nft_link *l);
 void link_begin(struct nft_link *l, struct nft_batch *b, const char *table);
 /** End it, send it and wait for the answer: all is in force, or -1 and nothing is. */
 int link_commit(struct nft_link *l, struct nft_batch *b, struct err *e);
+int link_send(struct nft_link *l, const void *p, size_t len, struct err *e);
+/** The next datagram from the kernel, into l->in; its length, or -1. */
+ssize_t link_take(struct nft_link *l, struct err *e);
+/** Forget answers that nobody waited for. */
+void link_drain(struct nft_link *l);
+
+/* -- reading (nft_link.c) ------------------------------------------------------------------------------- */
+
 /** Append what stands in a table of both families, as lines (see lines_diff()); with elements. */
 int link_dump(struct nft_link *l, const char *table, bool has_netdev, struct buf *out,
               struct err *e);

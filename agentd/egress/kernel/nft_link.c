@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The netlink socket: a batch out, its answers in; dumps.
- *
- * A batch must be one datagram, so the send buffer must hold it: SO_SNDBUFFORCE is for CAP_NET_ADMIN of the first user
- * namespace only, others get twice net.core.wmem_max. Only the last message asks for an acknowledgement:
- * errors come unasked, with the sequence number of their message, before it. An error that the receive buffer had no
- * room for (ENOBUFS) is an error all the same: one acknowledgement always fits.
+ * What the kernel says of a table: dumps, and what messages say as lines of text, the same for ours and for the
+ * kernel's. libnftnl's printing is stable within a process, which is all that comparing needs.
  */
 #include "agentd/egress/kernel/nft_int.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/common.h>
@@ -23,13 +18,10 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/time.h>
-#include <unistd.h>
 
 #include "common/mem.h"
 
 enum {
-    RECV_BUF = 1 << 20,
     DUMP_TRIES = 20,
     EXPR_TEXT_MAX = 1024,
 };
@@ -37,271 +29,6 @@ enum {
 static struct nlmsghdr *message_at(const void *p)
 {
     return (struct nlmsghdr *)(uintptr_t)p;
-}
-
-/* -- opening ------------------------------------------------------------------------------------ */
-
-static int set_up(struct nft_link *l, struct err *e)
-{
-    struct sockaddr_nl a = {.nl_family = AF_NETLINK};
-    struct timeval wait = {.tv_sec = NFT_LINK_MS / 1000};
-    socklen_t len = sizeof(a);
-    int one = 1, size = RECV_BUF, flags = fcntl(l->fd, F_GETFL);
-
-    if (flags < 0 || fcntl(l->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
-        return err_sys(e, "netlink socket");
-    /* Bound already is fine: only the address counts. */
-    if (bind(l->fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno != EINVAL)
-        return err_sys(e, "bind a netlink socket");
-    if (getsockname(l->fd, (struct sockaddr *)&a, &len) < 0 || a.nl_family != AF_NETLINK)
-        return err_sys(e, "ask for a netlink socket's address");
-    l->port = a.nl_pid;
-    if (setsockopt(l->fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) < 0 ||
-        setsockopt(l->fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) < 0)
-        return err_sys(e, "set a netlink socket's deadline");
-    /* Texts and short answers are a comfort that old kernels lack. */
-    (void)setsockopt(l->fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof(one));
-    (void)setsockopt(l->fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
-    if (setsockopt(l->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
-        (void)setsockopt(l->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-    return 0;
-}
-
-int link_open(struct nft_link *l, int *take_fd, struct err *e)
-{
-    *l = (struct nft_link){.fd = *take_fd, .seq = 1};
-    *take_fd = -1;
-    l->in = mem_alloc(NFT_LINK_IN);
-    if (l->in == NULL) {
-        link_done(l);
-        return err_set(e, ERR_NOMEM, "no memory for a netlink socket");
-    }
-    if (set_up(l, e) == 0)
-        return 0;
-    link_done(l);
-    return -1;
-}
-
-void link_done(struct nft_link *l)
-{
-    if (l->fd >= 0)
-        (void)close(l->fd);
-    mem_free(l->in);
-    *l = (struct nft_link){.fd = -1};
-}
-
-/* -- a batch ------------------------------------------------------------------------------------- */
-
-void link_begin(struct nft_link *l, struct nft_batch *b, const char *table)
-{
-    batch_reset(b, table, l->seq);
-    batch_begin(b);
-}
-
-/* The send buffer as large as this batch. The kernel counts its own overhead in it, too. */
-static int make_room(struct nft_link *l, size_t len, struct err *e)
-{
-    int size = len > INT32_MAX / 4 ? INT32_MAX / 4 : (int)len + 4096, got = 0;
-    socklen_t n = sizeof(got);
-
-    if (len <= l->send_max)
-        return 0;
-    if (setsockopt(l->fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0 &&
-        setsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) < 0)
-        return err_sys(e, "set a netlink socket's send buffer");
-    if (getsockopt(l->fd, SOL_SOCKET, SO_SNDBUF, &got, &n) < 0)
-        return err_sys(e, "ask for a netlink socket's send buffer");
-    l->send_max = got > 64 ? (size_t)got - 64 : 0;
-    if (len > l->send_max)
-        return err_set(
-            e, ERR_LIMIT,
-            "the rules take %zu bytes, and the kernel takes at most %zu at once from "
-            "this user (net.core.wmem_max)",
-            len, l->send_max);
-    return 0;
-}
-
-/* An attribute of a message, after `offset` bytes of fixed head; NULL: it has none of these. */
-static const struct nlattr *attr_of(const struct nlmsghdr *m, size_t offset,
-                                    uint16_t type)
-{
-    const struct nlattr *a = mnl_nlmsg_get_payload_offset(m, offset);
-    const char *end = mnl_nlmsg_get_payload_tail(m);
-
-    for (; mnl_attr_ok(a, (int)(end - (const char *)a)); a = mnl_attr_next(a))
-        if (mnl_attr_get_type(a) == type)
-            return a;
-    return NULL;
-}
-
-static void text_of(const struct nlmsghdr *m, uint16_t type, char *out, size_t cap)
-{
-    const struct nlattr *a = attr_of(m, sizeof(struct nfgenmsg), type);
-
-    out[0] = '\0';
-    if (a != NULL && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
-        (void)snprintf(out, cap, "%s", mnl_attr_get_str(a));
-}
-
-static void comment_of(const struct nlmsghdr *m, char *out, size_t cap)
-{
-    const struct nlattr *a = attr_of(m, sizeof(struct nfgenmsg), NFTA_RULE_USERDATA);
-
-    if (a != NULL && mnl_attr_get_payload_len(a) > 2)
-        (void)snprintf(out, cap, " (%s)", (char *)mnl_attr_get_payload(a) + 2);
-}
-
-/* "add rule in s1 (floor)". Of our own messages only. */
-static void message_name(const struct nlmsghdr *m, char *out, size_t cap)
-{
-    static const struct {
-        uint16_t type, name;
-        const char *what;
-    } row[] = {
-        {NFT_MSG_NEWTABLE, NFTA_TABLE_NAME, "add table"},
-        {NFT_MSG_DELTABLE, NFTA_TABLE_NAME, "delete table"},
-        {NFT_MSG_NEWCHAIN, NFTA_CHAIN_NAME, "add chain"},
-        {NFT_MSG_DELCHAIN, NFTA_CHAIN_NAME, "delete chain"},
-        {NFT_MSG_NEWRULE, NFTA_RULE_CHAIN, "add a rule to"},
-        {NFT_MSG_DELRULE, NFTA_RULE_CHAIN, "flush chain"},
-        {NFT_MSG_NEWSET, NFTA_SET_NAME, "add set"},
-        {NFT_MSG_DELSET, NFTA_SET_NAME, "delete set"},
-        {NFT_MSG_NEWSETELEM, NFTA_SET_ELEM_LIST_SET, "add elements to"},
-        {NFT_MSG_DELSETELEM, NFTA_SET_ELEM_LIST_SET, "delete elements of"},
-        {NFT_MSG_NEWOBJ, NFTA_OBJ_NAME, "add object"},
-        {NFT_MSG_DELOBJ, NFTA_OBJ_NAME, "delete object"},
-    };
-    char name[64], why[140] = "";
-
-    for (size_t i = 0; i < COUNT_OF(row); i++) {
-        if (m->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | row[i].type))
-            continue;
-        text_of(m, row[i].name, name, sizeof(name));
-        if (row[i].type == NFT_MSG_NEWRULE)
-            comment_of(m, why, sizeof(why));
-        (void)snprintf(out, cap, "%s %s%s", row[i].what, name, why);
-        return;
-    }
-    (void)snprintf(out, cap, "change the rules");
-}
-
-static const struct nlmsghdr *find_seq(const struct nft_batch *b, uint32_t seq)
-{
-    const struct nlmsghdr *m = message_at(b->bytes.p);
-    int left = (int)b->bytes.len;
-
-    for (; mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left))
-        if (m->nlmsg_seq == seq)
-            return m;
-    return NULL;
-}
-
-/* An answer that is an error, in words. */
-static int refused(const struct nft_batch *b, const struct nlmsghdr *m, struct err *e)
-{
-    const struct nlmsgerr *r = mnl_nlmsg_get_payload(m);
-    const struct nlmsghdr *ours = find_seq(b, m->nlmsg_seq);
-    char what[120] = "change the rules", why[120] = "";
-    const struct nlattr *a = NULL;
-
-    if (ours != NULL)
-        message_name(ours, what, sizeof(what));
-    if (m->nlmsg_flags & NLM_F_ACK_TLVS && m->nlmsg_flags & NLM_F_CAPPED)
-        a = attr_of(m, sizeof(*r), NLMSGERR_ATTR_MSG);
-    if (a != NULL && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
-        (void)snprintf(why, sizeof(why), " (%s)", mnl_attr_get_str(a));
-    /* A set at its bound says ENFILE, which reads as something else. */
-    return err_set_at(e, r->error == -ENFILE ? ERR_LIMIT : ERR_SYS, -r->error, ERR_WHERE,
-                      "nftables: %s: %s%s", what,
-                      r->error == -ENFILE ? "the set is full" : strerror(-r->error), why);
-}
-
-/* One datagram of answers: 1 acknowledged, 0 nothing decided, -1 refused. */
-static int answers(const struct nft_batch *b, const uint8_t *p, size_t len, struct err *e)
-{
-    const struct nlmsghdr *m = message_at(p);
-    uint32_t first = message_at(b->bytes.p)->nlmsg_seq;
-    int left = (int)len;
-
-    for (; mnl_nlmsg_ok(m, left); m = mnl_nlmsg_next(m, &left)) {
-        const struct nlmsgerr *r = mnl_nlmsg_get_payload(m);
-
-        if (m->nlmsg_type != NLMSG_ERROR || m->nlmsg_seq - first >= b->seq - first ||
-            mnl_nlmsg_get_payload_len(m) < sizeof(*r))
-            continue;
-        if (r->error != 0)
-            return refused(b, m, e);
-        if (m->nlmsg_seq == b->seq - 2) /* the last one, before the batch's end */
-            return 1;
-    }
-    return 0;
-}
-
-static int sent_to_kernel(struct nft_link *l, const void *p, size_t len, struct err *e)
-{
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    ssize_t n;
-
-    do
-        n = sendto(l->fd, p, len, 0, (struct sockaddr *)&kernel, sizeof(kernel));
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return err_sys(e, "nftables: send %zu bytes of rules", len);
-    return (size_t)n == len ? 0 : err_set(e, ERR_PROTO, "nftables: rules sent in part");
-}
-
-/* The next datagram from the kernel itself; its length, or -1. */
-static ssize_t take(struct nft_link *l, int flags, struct err *e)
-{
-    struct sockaddr_nl from = {0};
-    socklen_t len = sizeof(from);
-    ssize_t n;
-
-    for (;;) {
-        n = recvfrom(l->fd, l->in, NFT_LINK_IN, flags, (struct sockaddr *)&from, &len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            return err_set(e, ERR_TIMEOUT, "nftables: no answer within %d ms",
-                           NFT_LINK_MS);
-        if (n < 0 && errno == ENOBUFS)
-            return err_sys(
-                e, "nftables: refused, with more errors than fit a socket's buffer");
-        if (n < 0)
-            return err_sys(e, "nftables: read the answer");
-        if (from.nl_pid == 0)
-            return n;
-    }
-}
-
-/* Answers that nobody waited for, of a batch before. */
-static void drain(struct nft_link *l)
-{
-    while (recv(l->fd, l->in, NFT_LINK_IN, MSG_DONTWAIT) >= 0 || errno == ENOBUFS ||
-           errno == EINTR)
-        ;
-}
-
-int link_commit(struct nft_link *l, struct nft_batch *b, struct err *e)
-{
-    int rc = 0;
-
-    batch_end(b);
-    l->seq = b->seq;
-    if (b->is_failed)
-        return err_set(e, ERR_NOMEM, "no memory for the rules, or over %d bytes of them",
-                       NFT_BATCH_MAX);
-    if (make_room(l, b->bytes.len, e) < 0 ||
-        sent_to_kernel(l, b->bytes.p, b->bytes.len, e) < 0)
-        return -1;
-    while (rc == 0) {
-        ssize_t n = take(l, 0, e);
-
-        rc = n < 0 ? -1 : answers(b, l->in, (size_t)n, e);
-    }
-    if (rc < 0)
-        drain(l);
-    return rc < 0 ? -1 : 0;
 }
 
 /* -- what messages say ---------------------------------------------------------------------------- */
@@ -369,9 +96,8 @@ static int expr_text(struct nftnl_expr *x, void *arg)
 static int rule_text(const struct nlmsghdr *m, const char *family, struct buf *out)
 {
     struct nftnl_rule *r = nftnl_rule_alloc();
-    struct rule_lines l = {
-        out, inner(attr_of(m, sizeof(struct nfgenmsg), NFTA_RULE_EXPRESSIONS),
-                   NFTA_LIST_ELEM)};
+    struct span list = message_attr(m, sizeof(struct nfgenmsg), NFTA_RULE_EXPRESSIONS);
+    struct rule_lines l = {out, (const struct nlattr *)(const void *)list.p};
     int rc = r == NULL ? -1 : nftnl_rule_nlmsg_parse(m, r);
 
     if (rc >= 0)
@@ -563,11 +289,11 @@ static int dump_message(struct dump *d, const struct nlmsghdr *m, struct err *e)
         d->is_torn = true;
     d->gen = ntohs(g->res_id);
     /* NFTA_*_TABLE is 1 in every kind of message, the table's own name too. */
-    text_of(m, NFTA_CHAIN_TABLE, name, sizeof(name));
+    message_text_attr(m, NFTA_CHAIN_TABLE, name, sizeof(name));
     if (g->nfgen_family != d->family || strcmp(name, d->table) != 0)
         return 0;
     if (m->nlmsg_type == (NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWSET)) {
-        text_of(m, NFTA_SET_NAME, name, sizeof(name));
+        message_text_attr(m, NFTA_SET_NAME, name, sizeof(name));
         if (!is_changing(name) && buf_add(d->sets, name, strlen(name) + 1) < 0)
             return err_set(e, ERR_NOMEM, "no memory to verify the rules");
     }
@@ -618,10 +344,10 @@ static int dump_kind(struct dump *d, uint16_t type, const char *set, struct err 
         mnl_attr_put_strz(m, NFTA_CHAIN_TABLE, d->table);
     if (set != NULL)
         mnl_attr_put_strz(m, NFTA_SET_ELEM_LIST_SET, set);
-    if (sent_to_kernel(d->l, m, m->nlmsg_len, e) < 0)
+    if (link_send(d->l, m, m->nlmsg_len, e) < 0)
         return -1;
     while (rc == 0) {
-        ssize_t n = take(d->l, 0, e);
+        ssize_t n = link_take(d->l, e);
 
         rc = n < 0 ? -1 : dump_some(d, (size_t)n, seq, e);
     }
@@ -652,7 +378,7 @@ int link_dump(struct nft_link *l, const char *table, bool has_netdev, struct buf
     AUTO(buf_done)
     struct buf sets = BUF_INIT;
 
-    drain(l);
+    link_drain(l);
     for (int i = 0; i < DUMP_TRIES; i++) {
         struct dump d = {l, table, NFPROTO_INET, out, &sets, -1, false};
 
@@ -682,10 +408,10 @@ int link_counter(struct nft_link *l, const char *table, const char *name,
     mnl_attr_put_strz(m, NFTA_OBJ_TABLE, table);
     mnl_attr_put_strz(m, NFTA_OBJ_NAME, name);
     mnl_attr_put_u32(m, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_COUNTER));
-    drain(l);
-    if (sent_to_kernel(l, m, m->nlmsg_len, e) < 0)
+    link_drain(l);
+    if (link_send(l, m, m->nlmsg_len, e) < 0)
         return -1;
-    n = take(l, 0, e);
+    n = link_take(l, e);
     if (n < 0)
         return -1;
     m = message_at(l->in);
