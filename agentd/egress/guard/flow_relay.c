@@ -320,7 +320,6 @@ void flow_relay_start(struct flow *f)
 
     flow_set_state(f, FLOW_RELAY);
     loop_timer_stop(&f->deadline);
-    tune(f);
     if (f->gate) {
         send_requests(f);
     } else {
@@ -330,6 +329,8 @@ void flow_relay_start(struct flow *f)
     }
     if (r < 0)
         flow_end(f, FLOW_RESET);
+    else if (f->state == FLOW_RELAY)
+        tune(f); /* after the first bytes: they are waited for */
     settle(f);
 }
 
