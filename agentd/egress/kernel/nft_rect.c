@@ -115,6 +115,18 @@ static int by_place(const void *a, const void *b)
     return d != 0 ? d : memcmp(y->hi.bytes, x->hi.bytes, sizeof(x->hi.bytes));
 }
 
+/* Of one network the ranges by their first port, the longest first: what it comes to is the same then
+ * however the rules were ordered. */
+static int by_place_and_port(const void *a, const void *b)
+{
+    const struct nft_rect *x = a, *y = b;
+    int d = by_place(a, b);
+
+    if (d == 0)
+        d = (int)x->first - (int)y->first;
+    return d != 0 ? d : (int)y->last - (int)x->last;
+}
+
 static bool holds(const struct nft_rect *outer, const struct nft_rect *inner)
 {
     return outer->lo.family == inner->lo.family &&
@@ -179,7 +191,7 @@ int rects_disjoin(struct nft_rects *r)
 
     if (r->n < 2)
         return 0;
-    qsort(r->at, r->n, sizeof(r->at[0]), by_place);
+    qsort(r->at, r->n, sizeof(r->at[0]), by_place_and_port);
     rc = disjoin(r, &out, have);
     for (size_t i = 0; i < DEPTH_MAX; i++)
         mem_free(have[i]);
