@@ -103,18 +103,20 @@ static int change_in(int dir, const struct oci_change *c, struct err *e)
     return replace(dir, buf_span(&changed), &st, e);
 }
 
-static int change_bundle(const char *bundle, struct oci_change *c, struct err *e)
+static int find_program(char *ret, size_t cap, struct err *e)
 {
-    char self[OCI_POLICY_MAX + 1];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self);
+    ssize_t n = readlink("/proc/self/exe", ret, cap);
+
+    if (n < 0 || (size_t)n >= cap)
+        return err_sys(e, "find our own program");
+    ret[n] = '\0';
+    return access(ret, X_OK) < 0 ? err_sys(e, "our own program %.100s", ret) : 0;
+}
+
+static int change_bundle(const char *bundle, const struct oci_change *c, struct err *e)
+{
     int dir, rc;
 
-    if (n < 0 || (size_t)n >= sizeof self)
-        return err_sys(e, "find our own program");
-    self[n] = '\0';
-    if (access(self, X_OK) < 0)
-        return err_sys(e, "our own program %.100s", self);
-    c->program = self;
     dir = open(bundle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return err_sys(e, "open bundle %.100s", bundle);
@@ -155,7 +157,7 @@ static int read_own(int argc, char **argv, struct own_options *o, int *ret_rest,
         return err_wrap(e, "--policy");
     if (o->change.tier && oci_tier_parse(o->change.tier, &tier, e) < 0)
         return err_wrap(e, "--tier");
-    if (o->runtime[0] != '/')
+    if (!o->runtime || o->runtime[0] != '/')
         return err_set(e, ERR_CONFIG, "--runtime is an absolute path");
     *ret_rest = i;
     return 0;
@@ -163,7 +165,7 @@ static int read_own(int argc, char **argv, struct own_options *o, int *ret_rest,
 
 static int run(int argc, char **argv, struct err *e)
 {
-    char usual[] = RUNTIME_DEFAULT;
+    char usual[] = RUNTIME_DEFAULT, program[OCI_POLICY_MAX + 1];
     struct own_options o = {.runtime = usual};
     struct oci_args args;
     char **rest;
@@ -173,8 +175,15 @@ static int run(int argc, char **argv, struct err *e)
         return -1;
     if (oci_args_read(argc - i, argv + i, &args, e) < 0)
         return -1;
-    if (args.starts && change_bundle(args.bundle, &o.change, e) < 0)
-        return -1;
+    if (args.starts) {
+        if (find_program(program, sizeof program, e) < 0)
+            return -1;
+        o.change.program = program;
+        if (change_bundle(args.bundle, &o.change, e) < 0)
+            return -1;
+    }
+    if (!o.runtime)
+        return -1;       /* read_own() has said so */
     rest = argv + i - 1; /* argv[0] at least is before it */
     rest[0] = o.runtime;
     (void)execv(o.runtime, rest);

@@ -142,7 +142,7 @@ static int read_annotations(const struct json *root, const char *id, struct oci_
                             struct err *e)
 {
     const struct json *all = json_get(root, "annotations");
-    const char *policy, *text;
+    const char *policy = "", *text = "";
     int rc;
 
     if (!all || json_type(all) != JSON_OBJECT)
@@ -170,7 +170,7 @@ static int read_annotations(const struct json *root, const char *id, struct oci_
 
 static int read_root(const struct json *root, struct oci_state *s, struct err *e)
 {
-    const char *id, *status, *version;
+    const char *id = "", *status = "", *version = "";
 
     if (json_type(root) != JSON_OBJECT)
         return err_set(e, ERR_PROTO, "the container's state is no object");

@@ -68,7 +68,7 @@ static int read_options(int argc, char *const *argv, int *i, const struct option
             value = argv[(*i)++];
         if (o->has_value && !value)
             return err_set(e, ERR_CONFIG, "option \"%.40s\" has no value", word);
-        if (o->is_bundle)
+        if (o->is_bundle && value)
             *ret_bundle = value;
     }
     return 0;

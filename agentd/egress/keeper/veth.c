@@ -178,6 +178,9 @@ int veth_look_inside(struct veth_inside *in, struct netns *ns,
     int rc = open_inside(ns, own->fd, fd, e);
     int listens = 0;
 
+    in->n = in->n_addr = 0;
+    in->only = NULL;
+    in->ends_here = false;
     if (rc == 0)
         rc = look_by(in, fd[0], own->ns, e);
     if (rc == 0) {
@@ -195,6 +198,7 @@ static int look_only(struct veth_inside *in, struct netns *ns, struct err *e)
     struct veth_home own;
     int rc = home_open(&own, e);
 
+    in->only = NULL;
     if (rc == 0)
         rc = veth_look_inside(in, ns, &own, e);
     home_done(&own);
@@ -226,15 +230,11 @@ int veth_any(struct netns *ns, struct err *e)
 /* -- both together --------------------------------------------------------------------------- */
 
 /* The inner end's partner here. */
-static const struct rt_link *partner(const struct veth_host *h,
-                                     const struct veth_inside *in, struct err *e)
+static const struct rt_link *partner(const struct veth_host *h, const struct rt_link *l,
+                                     bool ends_here, struct err *e)
 {
-    const struct rt_link *l = in->only, *port;
+    const struct rt_link *port;
 
-    if (!l) {
-        (void)err_set(e, ERR_NOTFOUND, "the sandbox has no interface");
-        return NULL;
-    }
     if (strcmp(l->kind, "veth") != 0) {
         (void)err_set(e, ERR_DENIED,
                       "interface %s is a %s, no veth: there is no end of it on the host "
@@ -242,7 +242,7 @@ static const struct rt_link *partner(const struct veth_host *h,
                       l->name, l->kind[0] ? l->kind : "device");
         return NULL;
     }
-    port = in->ends_here ? link_at(h, l->peer_index) : NULL;
+    port = ends_here ? link_at(h, l->peer_index) : NULL;
     if (!port || port->peer_index != l->index || strcmp(port->kind, "veth") != 0) {
         (void)err_set(e, ERR_DENIED,
                       "the other end of interface %s is not in this namespace", l->name);
@@ -303,7 +303,7 @@ static int take_gateway(const struct veth_host *h, struct veth *v, struct err *e
     return 0;
 }
 
-static int describe(const struct veth_host *h, const struct veth_inside *in,
+static int describe(const struct veth_host *h, const struct rt_link *l,
                     const struct rt_link *port, struct veth *v, struct err *e)
 {
     const struct rt_link *way = port->master ? link_at(h, port->master) : port;
@@ -311,14 +311,14 @@ static int describe(const struct veth_host *h, const struct veth_inside *in,
     if (!way || (port->master && strcmp(way->kind, "bridge") != 0))
         return err_set(e, ERR_DENIED, "%s is part of a %s, no bridge", port->name,
                        way ? way->kind : "link that is gone");
-    *v = (struct veth){.inside_index = in->only->index,
+    *v = (struct veth){.inside_index = l->index,
                        .port_index = port->index,
                        .way_index = way->index,
                        .is_bridged = port->master != 0};
-    memcpy(v->inside, in->only->name, sizeof v->inside);
+    memcpy(v->inside, l->name, sizeof v->inside);
     memcpy(v->port, port->name, sizeof v->port);
     memcpy(v->way, way->name, sizeof v->way);
-    memcpy(v->mac, in->only->mac, sizeof v->mac);
+    memcpy(v->mac, l->mac, sizeof v->mac);
     memcpy(v->gateway_mac, way->mac, sizeof v->gateway_mac);
     return take_gateway(h, v, e);
 }
@@ -326,16 +326,19 @@ static int describe(const struct veth_host *h, const struct veth_inside *in,
 int veth_join(const struct veth_host *h, const struct veth_inside *in, const char *iface,
               struct veth *ret, struct err *e)
 {
-    const struct rt_link *port = partner(h, in, e);
-    struct veth v;
+    const struct rt_link *l = in->only, *port;
+    struct veth v = {.n_addr = 0};
 
+    if (!l)
+        return err_set(e, ERR_NOTFOUND, "the sandbox has no interface");
+    port = partner(h, l, in->ends_here, e);
     if (!port)
         return -1;
-    if (iface && strcmp(iface, in->only->name) != 0 && strcmp(iface, port->name) != 0)
+    if (iface && strcmp(iface, l->name) != 0 && strcmp(iface, port->name) != 0)
         return err_set(e, ERR_NOTFOUND,
-                       "the sandbox's interface is %s, and %s here: not %.15s",
-                       in->only->name, port->name, iface);
-    if (describe(h, in, port, &v, e) < 0)
+                       "the sandbox's interface is %s, and %s here: not %.15s", l->name,
+                       port->name, iface);
+    if (describe(h, l, port, &v, e) < 0)
         return -1;
     *ret = v;
     return 0;
@@ -345,7 +348,7 @@ int veth_find(const struct veth_host *h, struct netns *ns, const char *iface,
               struct veth *ret, struct err *e)
 {
     struct veth_inside in;
-    struct veth v;
+    struct veth v = {.n_addr = 0};
 
     if (veth_look_inside(&in, ns, &h->home, e) < 0 ||
         veth_join(h, &in, iface, &v, e) < 0 || take_addrs(&in, &v, e) < 0)
@@ -365,7 +368,7 @@ int veth_follow(const struct veth_host *h, struct netns *ns, const struct veth *
                 struct veth *ret, struct err *e)
 {
     struct veth_inside in;
-    struct veth v;
+    struct veth v = {.n_addr = 0};
 
     if (veth_look_inside(&in, ns, &h->home, e) < 0 || veth_join(h, &in, NULL, &v, e) < 0)
         return -1;

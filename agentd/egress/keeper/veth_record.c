@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/keeper/veth_record.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "common/json.h"
 
-#define MAC_TEXT 18 /* "02:00:00:00:00:01" and NUL */
+#define MAC_TEXT 17 /* "02:00:00:00:00:01" */
 
 static int put_mac(struct buf *out, const char *key, const uint8_t mac[6])
 {
@@ -77,15 +76,22 @@ static bool read_name(const struct json *o, const char *key, char ret[IF_NAMESIZ
 
 static bool read_mac(const struct json *o, const char *key, uint8_t ret[6])
 {
+    static const char digits[] = "0123456789abcdef";
     const char *text = text_of(json_get(o, key));
-    char again[MAC_TEXT];
 
-    if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx", &ret[0], &ret[1], &ret[2],
-               &ret[3], &ret[4], &ret[5]) != 6)
+    if (strlen(text) != MAC_TEXT)
         return false;
-    (void)snprintf(again, sizeof again, "%02x:%02x:%02x:%02x:%02x:%02x", ret[0], ret[1],
-                   ret[2], ret[3], ret[4], ret[5]);
-    return !strcmp(again, text);
+    for (size_t i = 0; i < MAC_TEXT; i++) {
+        const char *digit = strchr(digits, text[i]);
+
+        if (i % 3 == 2 ? text[i] != ':' : digit == NULL)
+            return false;
+        if (i % 3 == 0)
+            ret[i / 3] = (uint8_t)((digit - digits) << 4);
+        else if (i % 3 == 1)
+            ret[i / 3] = (uint8_t)(ret[i / 3] | (digit - digits));
+    }
+    return true;
 }
 
 static bool read_addrs(const struct json *o, struct veth *v)

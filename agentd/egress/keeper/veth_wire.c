@@ -28,7 +28,7 @@ struct reply {
 
 int veth_wire_is_same_ns(int a, int b, struct err *e)
 {
-    uint64_t at, bt;
+    uint64_t at = 0, bt = 0;
     socklen_t n = sizeof at;
 
     if (getsockopt(a, SOL_SOCKET, SO_NETNS_COOKIE, &at, &n) < 0 ||
@@ -60,10 +60,12 @@ static ssize_t receive(int fd, struct reply *r, struct sockaddr_nl *from, struct
 static int ask(int fd, struct nlmsghdr *q, struct reply *r, struct nlmsghdr **ret_first,
                struct err *e)
 {
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK}, from;
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    struct sockaddr_nl from = {.nl_family = AF_UNSPEC};
     struct nlmsghdr *h;
     ssize_t n;
 
+    memset(r->bytes, 0, sizeof *h);
     q->nlmsg_seq = SEQ;
     if (sendto(fd, q, q->nlmsg_len, 0, (struct sockaddr *)&kernel, sizeof kernel) < 0)
         return err_sys(e, "ask the kernel by netlink");
@@ -133,7 +135,7 @@ static int ask_link(int fd, int index, struct reply *r, struct span *ret_attrs,
         struct nlmsghdr head;
         struct ifinfomsg link;
     } q;
-    struct nlmsghdr *h;
+    struct nlmsghdr *h = NULL;
     const size_t skip = NLMSG_LENGTH(NLMSG_ALIGN(sizeof(struct ifinfomsg)));
 
     memset(&q, 0, sizeof q);
@@ -160,10 +162,10 @@ int veth_wire_ends_in(int fd, int index, int ns_fd, struct err *e)
         int ns_fd;
     } q;
     struct reply r;
-    struct span link;
-    struct nlmsghdr *h;
+    struct span link = {NULL, 0};
+    struct nlmsghdr *h = NULL;
     const size_t skip = NLMSG_LENGTH(NLMSG_ALIGN(sizeof(struct rtgenmsg)));
-    int there, id;
+    int there = 0, id = -1;
 
     /* The kernel gives the other end's namespace a number here when it tells of the link, so this
      * question comes first. */
@@ -195,7 +197,7 @@ int veth_wire_bridge(int fd, int index, struct veth_wire_bridge *ret, struct err
 {
     const struct rtattr *bridge;
     struct reply r;
-    struct span link;
+    struct span link = {NULL, 0};
 
     if (ask_link(fd, index, &r, &link, e) < 0)
         return -1;
@@ -221,7 +223,7 @@ int veth_wire_listens(int fd, const uint8_t addr[4], struct err *e)
     } q;
     const size_t filter = sizeof q.op + sizeof q.cond + sizeof q.addr;
     struct reply r;
-    struct nlmsghdr *h;
+    struct nlmsghdr *h = NULL;
 
     memset(&q, 0, sizeof q);
     q.head.nlmsg_len = sizeof q;
