@@ -5,8 +5,8 @@
  *          allowed) left out. Name server and connections ask the same table, so a
  *          connection goes where the answer said.
  *
- * Limits   NAMES_CACHE_MAX names, least recently used goes; policy limits `names` and `labels` under
- *          wildcards.
+ * Limits   NAMES_CACHE_MAX names, least recently used goes; policy limit `names` under
+ *          wildcards (`labels` is decide()'s).
  */
 #ifndef AGENTD_EGRESS_GUARD_NAMES_H
 #define AGENTD_EGRESS_GUARD_NAMES_H
