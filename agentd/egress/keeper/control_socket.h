@@ -29,7 +29,7 @@ struct control_socket;
 struct control_socket *control_socket_new(struct keeper *k, struct loop *l,
                                           const char *path, struct err *e);
 /** Before keeper_free(). What was asked for goes on; its answer goes nowhere. */
-void control_socket_free(struct control_socket *c);
+void control_socket_free(struct control_socket *s);
 
 /** The other side, blocking, with a deadline: send one request line, get the answer's object.
  *  0 when "ok" is true; -1 with *e (the answer's error, or the socket's; ERR_SYS with

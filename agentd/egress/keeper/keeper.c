@@ -274,7 +274,7 @@ struct keeper *keeper_new(const struct keeper_conf *conf, struct err *e)
     k->conf = *conf;
     k->guard.fd = k->guard.pid_fd = -1;
     k->host_news_fd = k->host_rt_fd = k->host_rt_news_fd = k->host_nflog_fd = -1;
-    k->by_index = mem_zalloc(CHANNEL_INDEX_MAX + 1, sizeof *k->by_index);
+    k->by_index = mem_zalloc(CHANNEL_INDEX_MAX + 1, sizeof(void *));
     k->audit = audit_new(conf->audit_fd);
     k->state_dir = conf->state_dir ? kept_text(conf->state_dir) : NULL;
     k->conf.state_dir = NULL; /* ours is the copy */

@@ -330,15 +330,21 @@ static bool flush_answer(struct keeper *k)
 void guard_answer(struct keeper *k, struct channel_msg *m)
 {
     struct keeper_guard *g = &k->guard;
+    struct err e = {0};
 
     if (!g->io || g->has_answer) { /* never both: nothing is read while one waits */
         channel_msg_done(m);
         return;
     }
+    if (send_to_guard(k, m, &e) == 0 || e.code != ERR_SYS || e.sys != EAGAIN) {
+        if (e.code != ERR_NONE)
+            log_warn("guard.answer", "error=%s", log_e(&e));
+        channel_msg_done(m);
+        return;
+    }
     g->answer = *m;
     g->has_answer = true;
-    if (!flush_answer(k))
-        loop_io_want(g->io, LOOP_WRITE);
+    loop_io_want(g->io, LOOP_WRITE);
 }
 
 /* -- receiving --------------------------------------------------------------------------------- */

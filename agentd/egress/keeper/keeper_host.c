@@ -64,8 +64,8 @@ static int collect_floor(struct keeper *k, struct ip_net *net, size_t *ret_n,
 static int update_floor(struct keeper *k, bool *ret_changed, struct err *e)
 {
     struct ip_net net[CHANNEL_FLOOR_MAX];
-    bool is_cut;
-    size_t n;
+    bool is_cut = false;
+    size_t n = 0;
 
     memset(net, 0, sizeof net); /* compared as bytes */
     if (collect_floor(k, net, &n, &is_cut, e) < 0)

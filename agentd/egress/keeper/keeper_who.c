@@ -56,7 +56,7 @@ static void fill_question(const struct channel_msg *ask, uint32_t seq, struct qu
 static int read_answer(int fd, uint32_t seq, uint32_t *ret_inode, uint32_t *ret_uid)
 {
     _Alignas(8) uint8_t room[4096];
-    struct sockaddr_nl from;
+    struct sockaddr_nl from = {0};
     struct nlmsghdr h;
     struct inet_diag_msg d;
 

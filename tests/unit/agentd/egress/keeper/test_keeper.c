@@ -179,6 +179,97 @@ static void a_sandbox_whose_process_ended_is_forgotten(void **state)
     assert_non_null(strstr(got, "no sandbox box"));
 }
 
+/* -- no memory, at every place ------------------------------------------------------------------------- */
+
+static void on_end(void *arg, const struct err *e)
+{
+    *(int *)arg = e ? -1 : 1;
+}
+
+/* 1: it is done; -1: it failed, now or later. */
+static int reload_with_fault(struct keeper_scene *s, struct policy *p, unsigned at)
+{
+    int end = 0;
+
+    mem_fault_at(at);
+    if (keeper_reload(s->keeper, "box", p, on_end, &end, NULL) < 0)
+        end = -1;
+    for (int i = 0; i < 3000 && end == 0; i++)
+        keeper_scene_run(s, 5, NULL);
+    mem_fault_at(0);
+    return end;
+}
+
+static void a_reload_without_memory_leaves_the_old_policy(void **state)
+{
+    struct keeper_scene *s = *state;
+    struct policy *p = keeper_scene_policy(SHUT);
+    struct keeper_box b;
+    unsigned failed = 0;
+
+    keeper_box_open(&b);
+    add(s, &b, "box", OPEN);
+    for (unsigned at = 1; at <= 20; at++) {
+        int end = reload_with_fault(s, p, at);
+
+        assert_int_not_equal(end, 0);
+        if (end < 0) {
+            failed++;
+            assert_int_equal(keeper_box_connect(s, &b, WORLD, 8080), 0);
+            assert_int_equal(keeper_box_connect(s, &b, WORLD, 8081), ECONNREFUSED);
+            continue;
+        }
+        assert_int_equal(keeper_box_connect(s, &b, WORLD, 8080), ECONNREFUSED);
+        assert_int_equal(keeper_box_reload(s, "box", OPEN), 0);
+    }
+    assert_true(failed > 0);
+    policy_unref(p);
+    keeper_box_close(&b);
+}
+
+static void an_addition_without_memory_opens_nothing(void **state)
+{
+    struct keeper_scene *s = *state;
+    struct policy *p = keeper_scene_policy(OPEN);
+    struct keeper_box b;
+    unsigned files = 0, failed = 0;
+    char got[16384];
+
+    keeper_box_open(&b);
+    for (unsigned at = 1; at <= failed + 4; at++) {
+        struct netns *ns = netns_open(NULL, b.pid, NULL);
+        struct keeper_add a = {.name = "box",
+                               .tier = EGRESS_SEALED,
+                               .policy = p,
+                               .take_ns = &ns,
+                               .pid = b.pid};
+        int end = 0;
+
+        assert_non_null(ns);
+        mem_fault_at(at);
+        if (keeper_add(s->keeper, &a, on_end, &end, NULL) < 0)
+            end = -1;
+        for (int i = 0; i < 3000 && end == 0; i++)
+            keeper_scene_run(s, 5, NULL);
+        mem_fault_at(0);
+        assert_null(ns);
+        assert_int_not_equal(end, 0);
+        failed += end < 0;
+        assert_int_equal(keeper_box_connect(s, &b, WORLD, 8080) == 0, end > 0);
+        if (end > 0)
+            assert_int_equal(keeper_remove(s->keeper, "box", NULL, NULL, NULL), 0);
+        for (int i = 0; i < 500 && !strstr(keeper_scene_status(s, "box", got), "error");
+             i++)
+            keeper_scene_run(s, 5, NULL);
+        if (at <= 2)
+            files = descriptors();
+        assert_int_equal(descriptors(), files);
+    }
+    assert_true(failed > 10);
+    policy_unref(p);
+    keeper_box_close(&b);
+}
+
 /* -- what dies, and what others do ----------------------------------------------------------------------- */
 
 static void kill_and_wait(struct keeper_scene *s)
@@ -412,6 +503,8 @@ int main(int argc, char **argv)
         T(many_questions_of_one_sandbox_get_their_reply_sockets),
         T(records_tell_the_process),
         T(a_reload_takes_and_gives),
+        T(a_reload_without_memory_leaves_the_old_policy),
+        T(an_addition_without_memory_opens_nothing),
         T(a_removed_sandbox_is_closed_and_may_come_back),
         T(a_sandbox_whose_process_ended_is_forgotten),
         T(a_killed_guard_comes_back_with_everything_and_nothing_leaks),
