@@ -186,13 +186,43 @@ def test_docker_on_its_default_bridge_is_ruled_from_the_host(lab, service, docke
     only_allowed_left(lab, mark)
 
 
-def test_two_containers_on_one_bridge_do_not_reach_each_other_or_the_host(service, docker):
-    _, first = docker.start("bridge", "veth", "python3", "-m", "http.server", "8000")
-    address = docker.floor.check(*docker.base, "inspect", "--format", "{{.NetworkSettings.IPAddress}}", first)
-    found = judge(docker.run("bridge", "veth", *probe(["tcp", address.strip(), 8000], ["tcp", "172.17.0.1", 22],
-                                                      ["http", address.strip(), 8000])))
-    assert "answered" not in found[-3:]
-    docker.remove(first)
+@pytest.fixture(scope="module")
+def host_server(lab):
+    p = Process(lab.host_argv() + ["python3", "-m", "http.server", "--bind", "::", "8022"])
+    yield 8022
+    p.end()
+
+
+def test_containers_on_one_bridge_do_not_reach_each_other_or_the_host(service, docker, host_server):
+    serve = ["python3", "-m", "http.server", "8000"]
+    _, open_one = docker.start("bridge", "runc", *serve)  # a container that nobody rules
+    _, first = docker.start("bridge", "veth", *serve)
+    try:
+        there = [docker.floor.check(*docker.base, "inspect", "--format", "{{.NetworkSettings.IPAddress}}", c).strip()
+                 for c in (open_one, first)]
+        asked = [["http", there[0], 8000], ["http", "172.17.0.1", host_server], ["http", "203.0.113.2", host_server],
+                 ["http", there[1], 8000]]
+        # They are there: a container without rules reaches those that nobody rules.
+        found = json.loads(docker.run("bridge", "runc", *probe(*asked, wait=1)).stdout)[-len(asked):]
+        assert found[:3] == ["answered"] * 3, found
+        found = judge(docker.run("bridge", "veth", *probe(*asked)))[-len(asked):]
+        assert "answered" not in found, found
+    finally:
+        docker.remove(first)
+        docker.remove(open_one)
+
+
+def test_the_hosts_link_local_address_is_not_reached(lab, service, podman, policy, host_server):
+    annotations = {"agentd.egress.policy": policy, "agentd.egress.tier": "veth"}
+    podman.run("podman", {}, "true")  # the bridge is made with the first container
+    local = [a["local"] for a in json.loads(sh(IP, "-n", lab.host, "-j", "addr", "show", "pod0"))[0]["addr_info"]
+             if a["local"].startswith("fe80")][0]
+    asked = ["http", local + "%eth0", host_server]
+    settle = "import time; time.sleep(3)\n"  # IPv6 takes two seconds to be sure of an address
+    command = probe(asked, wait=1)
+    command[2] = settle + command[2]
+    assert json.loads(podman.run("podman", {}, *command).stdout)[-1] == "answered"
+    assert judge(podman.run("podman", annotations, *command))[-1] != "answered"
 
 
 # -- refused ------------------------------------------------------------------------------------------
