@@ -241,6 +241,108 @@ static void a_rate_slows_and_loses_nothing(void **state)
     close_pair(&p);
 }
 
+/* -- many at once, doing anything -------------------------------------------------------- */
+
+enum {
+    MANY = 48,
+    STEPS = 6000
+};
+struct end {
+    int fd;
+    uint64_t sent, got;
+    struct end *other;
+};
+
+static uint32_t dice(uint32_t *seed)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return *seed >> 8;
+}
+
+static uint8_t byte_at(uint64_t i)
+{
+    return (uint8_t)(i * 131 >> 7);
+}
+
+static void end_write(struct end *e, size_t n)
+{
+    uint8_t bytes[60000];
+    ssize_t sent;
+
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = byte_at(e->sent + i);
+    sent = send(e->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0)
+        e->sent += (uint64_t)sent;
+}
+
+/* What comes is what the other end sent, from its beginning. */
+static void end_read(struct end *e, size_t n)
+{
+    uint8_t bytes[60000];
+    ssize_t got = recv(e->fd, bytes, n, MSG_DONTWAIT);
+
+    for (ssize_t i = 0; i < got; i++)
+        assert_int_equal(bytes[i], byte_at(e->got + (uint64_t)i));
+    if (got > 0)
+        e->got += (uint64_t)got;
+    assert_true(e->got <= e->other->sent);
+}
+
+static void end_act(struct end *e, uint32_t *seed)
+{
+    uint32_t what = dice(seed) % 100;
+
+    if (e->fd < 0)
+        return;
+    if (what < 45)
+        end_write(e, dice(seed) % 60000);
+    else if (what < 94)
+        end_read(e, 1 + dice(seed) % 59999);
+    else if (what < 97)
+        (void)shutdown(e->fd, SHUT_WR);
+    else if (what < 99)
+        sock_close(&e->fd);
+    else
+        sock_reset(&e->fd);
+}
+
+static void many_that_do_anything_get_their_own_bytes_and_leave_nothing(void **state)
+{
+    static struct end end[MANY][2];
+    struct flows_scene s;
+    int listener = flows_scene_listen(TO);
+    uint32_t seed = 7;
+
+    (void)state;
+    flows_scene_open(&s, POLICY);
+    for (int i = 0; i < MANY; i++)
+        for (int k = 0; k < 2; k++)
+            end[i][k] = (struct end){.fd = -1, .other = &end[i][!k]};
+    for (int step = 0; step < STEPS; step++) {
+        struct end *e = end[dice(&seed) % MANY];
+
+        if (e[0].fd < 0 && e[1].fd < 0) {
+            e[0] = (struct end){.fd = flows_scene_connect(&s, TO), .other = &e[1]};
+            e[1] = (struct end){.fd = flows_scene_accept(&s, listener), .other = &e[0]};
+            assert_true(e[1].fd >= 0);
+        }
+        end_act(&e[dice(&seed) % 2], &seed);
+        if (step % 8 == 0)
+            flows_scene_turn(&s, 1);
+    }
+    for (int i = 0; i < MANY; i++) {
+        sock_close(&end[i][0].fd);
+        sock_close(&end[i][1].fd);
+    }
+    for (int i = 0; i < 1000 && s.ward.counts.flows > 0; i++)
+        flows_scene_turn(&s, 1);
+    assert_int_equal(s.ward.counts.flows, 0);
+    assert_int_equal(s.ward.flows->held, 0);
+    flows_scene_close(&s);
+    sock_close(&listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +352,7 @@ int main(void)
         cmocka_unit_test(a_reader_that_stalls_stops_the_writer_and_loses_nothing),
         cmocka_unit_test(what_is_held_arrives_before_the_end),
         cmocka_unit_test(nothing_is_held_while_idle),
+        cmocka_unit_test(many_that_do_anything_get_their_own_bytes_and_leave_nothing),
         cmocka_unit_test(bytes_in_all_end_the_connection_and_refuse_the_next),
         cmocka_unit_test(a_rate_slows_and_loses_nothing),
     };
