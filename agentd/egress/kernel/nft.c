@@ -41,7 +41,7 @@ struct nft *nft_open(int *take_fd, struct err *e)
     struct nft *n = mem_zalloc(1, sizeof(*n));
 
     if (n == NULL) {
-        (void)link_open(&(struct nft_link){0}, take_fd, NULL);
+        sock_close(take_fd);
         (void)err_set(e, ERR_NOMEM, "no memory for nftables");
         return NULL;
     }

@@ -431,6 +431,17 @@ void rule_ct_state(struct nft_batch *b, uint32_t bits)
     rule_cmp(b, NFT_CMP_NEQ, &none, sizeof(none));
 }
 
+void rule_ct_reply(struct nft_batch *b)
+{
+    struct nftnl_expr *e = expr(b, "ct");
+
+    if (e == NULL)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, NFT_CT_DIRECTION);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+    rule_cmp8(b, NFT_CMP_EQ, 1);
+}
+
 void rule_ct_over(struct nft_batch *b, uint32_t n)
 {
     struct nftnl_expr *e = expr(b, "connlimit");

@@ -178,6 +178,7 @@ void rule_and(struct nft_batch *b, const void *mask, uint32_t len);
 void rule_lookup(struct nft_batch *b, const char *set, bool is_not);
 void rule_vmap(struct nft_batch *b, const char *set);
 void rule_ct_state(struct nft_batch *b, uint32_t bits);
+void rule_ct_reply(struct nft_batch *b); /* ct direction reply */
 void rule_ct_over(struct nft_batch *b, uint32_t n);
 void rule_socket(struct nft_batch *b, uint32_t key, uint8_t v);
 void rule_counter(struct nft_batch *b, const char *name);

@@ -112,8 +112,10 @@ static void base_sealed(struct nft_batch *b)
     rule_begin(b, "output");
     word_ifname_is(b, NFT_META_OIFNAME, NEQ, "lo");
     word_end(b, NF_DROP);
-    rule_begin(b, "output"); /* the guard's answers */
+    /* The guard's answers. Answers only: a program with CAP_NET_RAW may have transparent sockets, too. */
+    rule_begin(b, "output");
     rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
+    rule_ct_reply(b);
     word_end(b, NF_ACCEPT);
     for (size_t i = 0; i < 2; i++) { /* resets and ICMP errors, of refusals too */
         rule_begin(b, "output");
@@ -251,8 +253,10 @@ static void base_guard(struct nft_batch *b, const struct nft_base *base)
     rule_meta(b, NFT_META_SKUID, R1);
     rule_cmp32(b, EQ, base->guard_uid);
     word_go(b, "guard", NULL);
-    rule_begin(b, "guard"); /* answers to sandboxes */
+    /* Answers to sandboxes. A socket to answer from, turned elsewhere, is no way around the floor. */
+    rule_begin(b, "guard");
     rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
+    rule_ct_reply(b);
     word_end(b, NF_ACCEPT);
     for (size_t i = 0; i < 2; i++) {
         word_rect_set(b, may[i], word_families[i]);

@@ -397,6 +397,76 @@ static void a_thousand(void)
     egress_ns_done(&s);
 }
 
+/* What the kernel takes at once is bounded for an ordinary user: said, and the old rules stay. */
+static void too_large(void)
+{
+    struct egress_ns s;
+    struct policy *p = many_networks(20000);
+    struct err why = {0};
+
+    egress_ns_seal(&s, plain);
+    s.sandbox.policy = p;
+    if (nft_sandbox_set(s.nft, &s.sandbox, &why) < 0) {
+        NEED(why.code == ERR_LIMIT && strstr(why.msg, "net.core.wmem_max") != NULL);
+        NEED(egress_ns_lands(&s, "203.0.113.9:8000"));
+    } else {
+        NEED(egress_ns_lands(&s, "203.0.78.31:1000")); /* the last: 19999 */
+        NEED(is_refused(egress_ns_connect("203.0.113.9:8000", NULL)));
+    }
+    NEED(is_refused(egress_ns_connect("93.184.216.34:22", NULL)));
+    policy_unref(p);
+    egress_ns_done(&s);
+}
+
+static void default_allow(void)
+{
+    struct egress_ns s;
+
+    egress_ns_seal(
+        &s, "{\"version\":1,\"name\":\"t\",\"default\":\"allow\","
+            "\"allow\":[\"10.1.0.0/16:8080\"],\"deny\":[\"203.0.113.0/24:1-65535\"]}");
+    NEED(egress_ns_lands(&s, "93.184.216.34:22"));
+    NEED(egress_ns_lands(&s, "93.184.216.34:65535"));
+    NEED(egress_ns_lands(&s, "[2606:2800:220:1::1]:1"));
+    NEED(egress_ns_lands(&s, "10.1.2.3:8080"));
+    NEED(is_refused(egress_ns_connect("10.1.2.3:8081", NULL)));
+    NEED(is_refused(egress_ns_connect("203.0.113.1:22", NULL)));
+    NEED(is_refused(egress_ns_connect("169.254.169.254:80", NULL)));
+    NEED(is_refused(egress_ns_send("93.184.216.34:443", NULL)));
+    egress_ns_done(&s);
+}
+
+/* Root of the namespace with sockets that may have any address, and marks: no way past the judgement. */
+static void privileges(void)
+{
+    struct egress_ns s;
+    struct sock_addr to;
+    char text[SOCK_TEXT_MAX];
+    int fd, one = 1, mark = (int)EGRESS_MARK;
+
+    egress_ns_seal(&s, plain);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    NEED(setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &one, sizeof(one)) == 0);
+    NEED(setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) == 0);
+    NEED_OK(sock_parse("169.254.169.254:80", &to, &e));
+    NEED(connect(fd, &to.u.sa, to.len) < 0 && is_refused(errno));
+    (void)close(fd);
+    /* To the guard's own port at an address of the world: it is judged as that port there. */
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    NEED(setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &one, sizeof(one)) == 0);
+    (void)snprintf(text, sizeof(text), "93.184.216.34:%u", s.sandbox.tcp_port);
+    NEED_OK(sock_parse(text, &to, &e));
+    NEED(connect(fd, &to.u.sa, to.len) < 0 && is_refused(errno));
+    (void)close(fd);
+    /* A mark is no way to the guard for what goes to the sandbox's own address. */
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    NEED(setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) == 0);
+    NEED_OK(sock_parse("127.0.0.1:9", &to, &e));
+    NEED(connect(fd, &to.u.sa, to.len) < 0 && errno == ECONNREFUSED);
+    (void)close(fd);
+    egress_ns_done(&s);
+}
+
 static void failing_batch(void)
 {
     struct egress_ns s;
@@ -612,6 +682,9 @@ BOTH(without_a_guard_nobody_gets_the_packets, without_a_guard)
 BOTH(connections_over_the_limit_are_refused, too_many_connections)
 BOTH(replacing_keeps_pins_and_counters_and_dropping_does_not, replacing_keeps)
 BOTH(a_thousand_networks_are_swapped_and_verified, a_thousand)
+BOTH(rules_that_are_too_large_are_refused_in_words, too_large)
+BOTH(default_allow_keeps_floor_private_and_denied, default_allow)
+BOTH(marks_and_transparent_sockets_gain_nothing, privileges)
 BOTH(a_failing_batch_says_what_failed_and_changes_nothing, failing_batch)
 BOTH(another_programs_changes_are_noticed_named_and_repaired, monitor)
 BOTH(a_refusal_is_told_with_its_reason, told)
@@ -634,6 +707,9 @@ int main(void)
         cmocka_unit_test(connections_over_the_limit_are_refused),
         cmocka_unit_test(replacing_keeps_pins_and_counters_and_dropping_does_not),
         cmocka_unit_test(a_thousand_networks_are_swapped_and_verified),
+        cmocka_unit_test(rules_that_are_too_large_are_refused_in_words),
+        cmocka_unit_test(default_allow_keeps_floor_private_and_denied),
+        cmocka_unit_test(marks_and_transparent_sockets_gain_nothing),
         cmocka_unit_test(a_failing_batch_says_what_failed_and_changes_nothing),
         cmocka_unit_test(another_programs_changes_are_noticed_named_and_repaired),
         cmocka_unit_test(a_refusal_is_told_with_its_reason),
