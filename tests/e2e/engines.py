@@ -131,14 +131,19 @@ class Podman:
                      "--network-config-dir", str(p / "net"), "--hooks-dir", str(p / "hooks")]
         if hooks:
             (p / "hooks" / "agentd.json").write_text(json.dumps(hooks))
-        (p / "net" / "bridge.conflist").write_text(json.dumps({
-            "cniVersion": "0.4.0", "name": "podman",
-            "plugins": [{"type": "bridge", "bridge": "pod0", "isGateway": True, "ipMasq": True,
-                         "hairpinMode": True,
-                         "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}],
-                                  "ranges": [[{"subnet": "10.88.0.0/16", "gateway": "10.88.0.1"}]],
-                                  "dataDir": "/run/cni"}}]}))
+        self.network(p / "net", "podman", "pod0", ("10.88.0.0/16", "10.88.0.1"))
+        self.network(p / "net", "dual", "pod1", ("10.89.0.0/16", "10.89.0.1"), ("fd89::/64", "fd89::1"))
         floor.check(*self.base, "import", floor.image, "world:1")
+
+    @staticmethod
+    def network(place, name, bridge, *subnets):
+        (place / (name + ".conflist")).write_text(json.dumps({
+            "cniVersion": "0.4.0", "name": name,
+            "plugins": [{"type": "bridge", "bridge": bridge, "isGateway": True, "ipMasq": True,
+                         "hairpinMode": True,
+                         "ipam": {"type": "host-local", "dataDir": "/run/cni",
+                                  "routes": [{"dst": "::/0" if ":" in s else "0.0.0.0/0"} for s, _ in subnets],
+                                  "ranges": [[{"subnet": s, "gateway": g}] for s, g in subnets]}}]}))
 
     def argv(self, network, annotations, *command, options=()):
         argv = [*self.base, "run", "--name", "c%d" % next(self.names), "--network", network,

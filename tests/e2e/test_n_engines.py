@@ -3,6 +3,7 @@
 allowed answers from a container's first instruction on, nothing else leaves, and what breaks
 enforcement is said."""
 
+import concurrent.futures
 import json
 import os
 import signal
@@ -142,6 +143,17 @@ def test_a_bundle_of_runc_with_the_hook_is_sealed(lab, service, runc, policy):
     service.wait_gone("by-hand")
 
 
+def test_many_containers_may_begin_at_once(lab, service, runc, policy):
+    mark = lab.mark()
+    bundles = [hook_bundle(runc, lab, service, {"agentd.egress.policy": policy, "agentd.egress.name": "many-%d" % i},
+                           probe(wait=20)) for i in range(12)]
+    with concurrent.futures.ThreadPoolExecutor(len(bundles)) as pool:
+        for done in pool.map(runc.run, bundles):
+            judge(done)
+    only_allowed_left(lab, mark)
+    wait_until(lambda: not service.status(), 15, "all are gone")
+
+
 def test_the_wrapper_puts_the_hook_into_a_bundle_and_keeps_the_rest(lab, service, runc, policy):
     wrapper = [lab.binary, "egress", "runtime", "--policy", policy, "--socket", service.socket, "--runtime", RUNC]
     b = runc.bundle(probe(), annotations={"agentd.egress.policy": "production", "org.example": "ü"})
@@ -178,6 +190,36 @@ def test_podman_on_its_bridge_is_ruled_from_the_host(lab, service, podman, polic
     mark = lab.mark()
     judge(podman.run("podman", {"agentd.egress.policy": policy, "agentd.egress.tier": "veth"}, *probe()))
     only_allowed_left(lab, mark)
+
+
+def test_a_network_with_ipv6_is_ruled_alike(lab, service, podman):
+    policy = lab.policy("api.example.test:80")
+    mark = lab.mark()
+    command = ["/usr/bin/python3", "-c", PROBE6, "2001:db8:1::10", "2001:db8:1::66", "fe80::1%eth0"]
+    done = podman.run("dual", {"agentd.egress.policy": policy, "agentd.egress.tier": "veth"}, *command)
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout) == {"named": True, "open": [False, False, False]}, done
+    assert {(p["dst"], p.get("dport")) for p in lab.packets(mark) if p["proto"] in (6, 17)} <= {
+        ("2001:db8:1::10", 80), ("203.0.113.10", 80)}
+
+
+# An allowed name over IPv6 alone; and addresses, by TCP on a port that is not named.
+PROBE6 = r"""
+import json, socket, sys
+a = socket.getaddrinfo("api.example.test", 80, socket.AF_INET6, socket.SOCK_STREAM)[0]
+with socket.socket(socket.AF_INET6) as s:
+    s.settimeout(5)
+    s.connect(a[4])
+    s.sendall(b"GET / HTTP/1.1\r\nHost: api.example.test\r\nConnection: close\r\n\r\n")
+    named = s.recv(12) == b"HTTP/1.1 200"
+def is_open(host):
+    try:
+        with socket.create_connection((host, 9999), 2) as c:
+            return bool(c.recv(1))
+    except OSError:
+        return False
+print(json.dumps({"named": named, "open": [is_open(h) for h in sys.argv[1:]]}))
+"""
 
 
 def test_docker_on_its_default_bridge_is_ruled_from_the_host(lab, service, docker):
