@@ -19,7 +19,7 @@
 
 #include "agentd/egress/guard/names.h"
 #include "agentd/egress/guard/pin_batch.h"
-#include "agentd/egress/guard/pin_table.h"
+#include "agentd/egress/guard/pins_int.h"
 #include "common/log.h"
 #include "common/mem.h"
 
@@ -46,15 +46,6 @@ struct errand {
     struct errand *next, **prev;
     struct pins *pins;
     struct pin_batch *batch;
-};
-
-struct pins {
-    struct ward *ward; /* borrowed */
-    struct pin_table table;
-    struct loop_timer care;
-    struct pins_wait *waits;
-    struct errand *errands;
-    struct log_rate rate;
 };
 
 static uint64_t now_ms(const struct pins *p)
