@@ -204,7 +204,7 @@ static int put_attach(const struct options *o, const char *name, enum egress_tie
     /* The keeper has another working directory. */
     if (o->netns && (!realpath(o->netns, path) || put_member(out, "netns", path) < 0))
         return -1;
-    return o->iface && tier == EGRESS_VETH ? put_member(out, "iface", o->iface) : 0;
+    return o->iface ? put_member(out, "iface", o->iface) : 0;
 }
 
 int cmd_attach(int argc, char **argv)

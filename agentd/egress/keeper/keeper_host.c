@@ -376,7 +376,10 @@ static int open_table(struct keeper *k, struct err *e)
     k->host_nflog_fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
     if (k->host_nflog_fd < 0)
         return -1;
-    return nflog_bind(k->host_nflog_fd, EGRESS_NFLOG, e);
+    /* One process has the group, and with it the host. */
+    if (nflog_bind(k->host_nflog_fd, EGRESS_NFLOG, e) < 0)
+        return err_wrap(e, "is another agentd egress serve here?");
+    return 0;
 }
 
 static void on_links(void *arg, unsigned events)
