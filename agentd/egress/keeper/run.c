@@ -30,6 +30,7 @@
 #include "agentd/egress/keeper/role.h"
 #include "agentd/egress/keeper/run_up.h"
 #include "agentd/egress/keeper/sandbox.h"
+#include "agentd/egress/keeper/streams.h"
 #include "agentd/egress/keeper/userns.h"
 #include "agentd/egress/policy/policy.h"
 #include "common/crypto.h"
@@ -143,7 +144,7 @@ static int prepare(struct run *r, struct err *e)
 {
     unsigned i;
 
-    if (choose_name(r, e) < 0 || load_policy(r, e) < 0)
+    if (streams_check(e) < 0 || choose_name(r, e) < 0 || load_policy(r, e) < 0)
         return -1;
     for (i = 0; i < r->conf->n_bind; i++)
         if (check_bind(r->conf->bind[i], e) < 0)
