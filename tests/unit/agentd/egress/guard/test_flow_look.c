@@ -107,6 +107,35 @@ static void our_own_answer_is_dialed_whatever_address_was_meant(void **state)
     sock_close(&theirs);
 }
 
+/* The name server's table was filled by what is allowed on some port, and before this. */
+static void each_address_is_decided_once_more_at_the_dial(void **state)
+{
+    struct buf hello = BUF_INIT;
+    struct flows_scene s;
+    struct ip_net own;
+    int listener = flows_scene_listen("203.0.113.7:443");
+    int server = flows_scene_listen("203.0.113.8:443");
+
+    (void)state;
+    flows_scene_hello("good.example", 0, 999, &hello);
+    open_scene(&s, "{\"version\":1,\"allow\":[\"good.example:80,443\"],"
+                   "\"deny\":[\"203.0.113.7:443\"]}");
+    assert_refused(&s, "203.0.113.9:443", &hello);
+    flows_scene_recorded(&s, "refused", "good.example", "deny rule 1", NULL);
+    flows_scene_close(&s);
+    open_scene(&s, POLICY);
+    flows_scene_name(&s, "good.example", "203.0.113.8");
+    assert_arrives(&s, listener, "203.0.113.7:443", &hello, 999);
+    assert_int_equal(ip_net_parse(span_str("203.0.113.7"), &own), 0);
+    s.guard.floor = (struct floor){&own, 1};
+    assert_arrives(&s, server, "203.0.113.9:443", &hello, 999);
+    assert_int_equal(flows_scene_accept(&s, listener), -1);
+    flows_scene_close(&s);
+    buf_done(&hello);
+    sock_close(&listener);
+    sock_close(&server);
+}
+
 static void an_address_that_was_meant_and_is_ours_is_preferred(void **state)
 {
     struct buf hello = BUF_INIT;
@@ -327,6 +356,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_client_hello_arrives_however_it_is_cut),
         cmocka_unit_test(our_own_answer_is_dialed_whatever_address_was_meant),
+        cmocka_unit_test(each_address_is_decided_once_more_at_the_dial),
         cmocka_unit_test(an_address_that_was_meant_and_is_ours_is_preferred),
         cmocka_unit_test(names_that_are_not_allowed_are_reset_and_recorded),
         cmocka_unit_test(without_a_server_name_only_a_rule_for_the_network_counts),
