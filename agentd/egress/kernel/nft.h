@@ -6,19 +6,23 @@
  *
  *   table inet agentd_egress                       one base chain a hook, policy drop where it can be
  *     sets      floor4/6, private4/6               static, from ip_class_nets() and the host's own
- *     per sandbox N:  chain sN, sets sN_pin4/6 (addr . proto . port, timeout),
- *                     sN_net4/6 (interval concat: allowed networks . port),
- *                     sN_no4/6 (denied networks . port), sN_port (ports the guard decides)
- *   table netdev agentd_egress                     veth only: one ingress chain an interface
+ *               pin4/6 (tag . addr . proto . port) timed, of all sandboxes: a tag is one sandbox's, and never
+ *                                                  used again
+ *     per sandbox N:  chain sN, counters sN_refused and sN_guarded, quota sN_quota; where its policy has such:
+ *                     sN_net4/6 (allowed networks . port), sN_no4/6 (denied networks . port),
+ *                     sN_port (ports the guard decides)
+ *   table netdev agentd_egress                     veth only: one ingress chain sN an interface
  *
- * A sandbox's chain, in order: established -> to the guard; floor -> refuse; port 53 -> guard;
- * not TCP -> refuse; denied -> refuse; private and not in sN_net -> refuse; connection count and
- * quota; port in sN_port -> guard; pinned -> guard; in sN_net -> guard; refuse. To the guard is
- * a mark, and in prerouting `tproxy` for marked packets, followed by an unconditional drop.
- * Refusals are counted, logged to EGRESS_NFLOG at a bounded rate, and fail at once (TCP reset,
- * ICMP admin-prohibited).
+ * A sandbox's chain, in order: multicast -> refuse; port 53 -> guard; (sealed) its own addresses -> accept,
+ * the guard's ports -> refuse; quota, invalid -> refuse; established -> guard; floor -> refuse; not TCP -> refuse;
+ * denied -> refuse; private and not in sN_net -> refuse; pinned, in sN_net, port in sN_port -> to the guard unless
+ * there are too many connections; refuse. To the guard is a mark, and in prerouting `tproxy` for marked
+ * packets, followed by an unconditional drop. Refusals are counted, logged to EGRESS_NFLOG at a bounded rate with
+ * the mark saying which sandbox and why, and fail at once (TCP reset, ICMP admin-prohibited).
  *
- * Source   nf_tables.h, libnftnl; FACTS are in docs/EGRESS.md. Only nft_build.c and nft_link.c
+ * Limits   NFT_*; a pin over NFT_PINS_SEALED or NFT_PINS_HOST fails with ERR_LIMIT. A batch is one datagram: without
+ *          CAP_NET_ADMIN in the first user namespace it is at most twice net.core.wmem_max (2,000 networks or so).
+ * Source   nf_tables.h, libnftnl; docs/EGRESS.md shows the rules. Only nft_build.c and nft_link.c
  *          include libnftnl, and only those and rt.c include libmnl.
  */
 #ifndef AGENTD_EGRESS_KERNEL_NFT_H
