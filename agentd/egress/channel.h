@@ -65,6 +65,7 @@ bool channel_is_keepers(enum channel_type t);
 #define CHANNEL_VERSION   1
 #define CHANNEL_WIRE_MAX  8192 /* of one record */
 #define CHANNEL_INDEX_MAX 65535
+#define CHANNEL_WHO_PER_S 20 /* ASK_WHO that are answered, a sandbox: each reads /proc */
 
 /* Which descriptor of CHANNEL_SANDBOX is what; -1 where there is none (no IPv6). */
 enum {

@@ -76,6 +76,7 @@ struct flow *flow_new(struct flows *fs, int *take_fd, const struct sock_addr *fr
     f->started_ms = wall_ms();
     ip_from_sock(to, &f->meant);
     loop_timer_init(&f->deadline, flows_loop(fs), on_deadline, f);
+    loop_job_init(&f->who_later, flows_loop(fs), flow_ask_who, f);
     f->inner = conn_new(flows_loop(fs), take_fd, &flow_inner_ops, f, &e);
     if (!f->inner) {
         mem_free(f);
@@ -136,6 +137,7 @@ static void let_go(struct flow *f, bool in_order)
     loop_timer_stop(&f->deadline);
     flow_dial_cancel(f);
     flow_unpause(f);
+    loop_job_cancel(&f->who_later);
     keeper_link_cancel(&f->who);
     if (f->is_holding)
         pins_release(f->flows->ward->pins, &f->meant, f->name);

@@ -123,6 +123,7 @@ struct flow {
     struct flow_pump up, down;
     struct flow *paused_next, **paused_prev;
 
+    struct loop_job who_later;
     struct keeper_request *who;
     int32_t pid;
     uint32_t uid;
@@ -148,6 +149,8 @@ struct flows {
     struct loop_io *io[2];
     struct loop_timer accept_pause, tick, refill;
     struct loop_job reap;
+    uint64_t who_since_ms; /* the second in which who_n were asked for */
+    unsigned who_n;
     struct flow *open, *dead;
     struct flow *paused;     /* list: a direction waits for its rate */
     size_t count;            /* open */
@@ -242,6 +245,8 @@ void flow_dial_failed(struct flow *f, enum flow_end end, const char *why);
 /** The next address; f->outer is none. */
 void flow_dial_next(struct flow *f);
 void flow_dial_cancel(struct flow *f);
+/** The job who_later. */
+void flow_ask_who(void *arg);
 
 /* -- flow_proxy.c ------------------------------------------------------------------------------ */
 

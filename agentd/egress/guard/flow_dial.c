@@ -46,14 +46,30 @@ static void on_who(void *arg, struct channel_msg *m)
     f->comm[sizeof(f->comm) - 1] = '\0';
 }
 
-/* After the connection is under way: nobody waits for the answer. */
-static void ask_who(struct flow *f)
+/* The keeper does not look more often, and even its "not known" would cost two wake-ups. */
+static bool may_ask_who(struct flows *fs)
 {
+    uint64_t now_ms = loop_now(flows_loop(fs));
+
+    if (fs->who_n == 0 || now_ms - fs->who_since_ms >= 1000) {
+        fs->who_since_ms = now_ms;
+        fs->who_n = 0;
+    }
+    if (fs->who_n == CHANNEL_WHO_PER_S)
+        return false;
+    fs->who_n++;
+    return true;
+}
+
+/* A job: after the connection is under way. Nobody waits for the answer. */
+void flow_ask_who(void *arg)
+{
+    struct flow *f = arg;
     struct ward *w = f->flows->ward;
     struct channel_msg m;
     struct err e = {0};
 
-    if (!w->guard->keeper || f->who)
+    if (!w->guard->keeper || f->who || !may_ask_who(f->flows))
         return;
     channel_msg_init(&m, CHANNEL_ASK_WHO, w->index);
     ip_from_sock(&f->from, &m.from);
@@ -141,7 +157,7 @@ static void start(struct flow *f)
     learn(f);
     flow_dial_next(f);
     if (f->state == FLOW_DIAL)
-        ask_who(f);
+        loop_job_defer(&f->who_later);
 }
 
 /* -- addresses --------------------------------------------------------------------------------------- */

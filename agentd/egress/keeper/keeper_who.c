@@ -21,7 +21,6 @@
 #include "common/sock.h"
 
 enum {
-    WHO_PER_S = 20,      /* a sandbox */
     WHO_ALL_PER_S = 200, /* all of them */
     PIDS_MAX = 4096,     /* looked at for one question */
     FDS_MAX = 2000,
@@ -194,7 +193,7 @@ void keeper_who(struct kept *s, const struct channel_msg *ask, struct channel_ms
     if ((ask->protocol != IPPROTO_TCP && ask->protocol != IPPROTO_UDP) ||
         ask->from.family != ask->to.family)
         return;
-    if (!kept_rate_ok(&s->who_rate, now, WHO_PER_S) ||
+    if (!kept_rate_ok(&s->who_rate, now, CHANNEL_WHO_PER_S) ||
         !kept_rate_ok(&s->keeper->who_rate, now, WHO_ALL_PER_S))
         return;
     if (!find_socket(s, ask, &inode, &uid))
