@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 os.environ["BUILD"] = sys.argv[1]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 from conftest import BUILD, Process, program, tool  # noqa: E402
+from processes import wait_until  # noqa: E402
 
 ROUNDS = int(os.environ.get("ROUNDS", "11"))
 ONLY = os.environ.get("ONLY", "").split()
@@ -94,6 +95,7 @@ class Place:
                "world.Zone(pathlib.Path(sys.argv[1])).serve_udp(sys.argv[2])" % str(ROOT / "tests/e2e")
         self.in_world(sys.executable, "-c", zone, str(self.lab.place), nameserver)
         self.in_world(self.stopwatch, "server", ADDRESS, "443").wait_line(lambda line: line == "ready")
+        wait_until(lambda: ":0035 " in self.lab.in_world("cat", "/proc/net/udp"), 15, "the name server")
         self.nat()
 
     def in_world(self, *argv):
