@@ -1,12 +1,12 @@
 #!/bin/sh
 # names.sh -- fail if a document names a function, as file.c:function(), that the file does not
-# define, or a path of the tree that is not there.
+# define, a test that is not there, or a path of the tree that is not there.
 set -u
 bad=0
 tmp=$(mktemp) || exit 1
 trap 'rm -f "$tmp"' EXIT
 
-for doc in docs/ARCHITECTURE.md docs/THREAT-MODEL.md; do
+for doc in docs/ARCHITECTURE.md docs/THREAT-MODEL.md docs/EGRESS.md; do
     grep -oE '[a-z0-9_]+\.c:[a-z0-9_]+\(\)' $doc | sort -u >"$tmp"
     [ -s "$tmp" ] || { echo "$doc names no function"; bad=1; }
     while IFS=: read -r file fn; do
@@ -21,6 +21,16 @@ for doc in docs/ARCHITECTURE.md docs/THREAT-MODEL.md; do
         fi
     done <"$tmp"
 done
+
+# Tests, by their names in the tables of EGRESS.md: three words or more with _ between them.
+grep '^|' docs/EGRESS.md | grep -oE '`[a-z0-9]+(_[a-z0-9]+){2,}`' | tr -d '`' | sort -u >"$tmp"
+[ -s "$tmp" ] || { echo "docs/EGRESS.md names no test"; bad=1; }
+while read -r name; do
+    grep -rqwE --include='*.c' --include='*.py' "$name" tests || {
+        echo "docs/EGRESS.md: no test $name"
+        bad=1
+    }
+done <"$tmp"
 
 # Links of the documents, and paths in backticks that begin with a folder of ours.
 for doc in README.md docs/*.md; do
