@@ -35,8 +35,9 @@ class Service:
         self.process.wait_line(lambda line: "egress.ready" in line, 20)
 
     def stop(self):
-        if self.process.alive():
-            self.process.end()
+        code = self.process.stop(30)
+        bad = [line for line in self.process.output("err") if "Sanitizer" in line or "runtime error:" in line]
+        assert code == 0 and not bad, (code, bad, self.process.output()[-20:])
 
     def status(self, name=None):
         argv = ["status", "--socket", self.socket, "--json"] + (["--name", name] if name else [])
