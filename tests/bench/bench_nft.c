@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel's side of egress: a pin before its reply with a thousand sandboxes in one table, a whole policy's
- * swap, and memory. In a network namespace of its own; as an ordinary user behind a user namespace.
+ * The kernel's side of egress: a pin before its reply with a thousand sandboxes in one
+ * table, a whole policy's swap, and memory. In a network namespace of its own; as an
+ * ordinary user behind a user namespace.
  */
 #include <linux/netlink.h>
 #include <sched.h>
@@ -48,8 +49,9 @@ static int by_value(const void *a, const void *b)
 static void print(const char *name, uint64_t *v, size_t n)
 {
     qsort(v, n, sizeof(v[0]), by_value);
-    (void)printf("{\"name\":\"%s\",\"unit\":\"us\",\"n\":%zu,\"median\":%.1f,\"p99\":%.1f}\n",
-                 name, n, (double)v[n / 2] / 1000, (double)v[n * 99 / 100] / 1000);
+    (void)printf(
+        "{\"name\":\"%s\",\"unit\":\"us\",\"n\":%zu,\"median\":%.1f,\"p99\":%.1f}\n",
+        name, n, (double)v[n / 2] / 1000, (double)v[n * 99 / 100] / 1000);
 }
 
 /* Bytes of a field of /proc/meminfo. */
@@ -69,10 +71,12 @@ static double meminfo(const char *field)
 
 static struct policy *compile(unsigned n)
 {
-    AUTO(buf_done) struct buf text = BUF_INIT;
+    AUTO(buf_done)
+    struct buf text = BUF_INIT;
     static struct policy_faults faults;
     struct policy *p;
-    int rc = buf_adds(&text, "{\"version\":1,\"name\":\"bench\",\"allow\":[\"api.example.com\"");
+    int rc = buf_adds(&text,
+                      "{\"version\":1,\"name\":\"bench\",\"allow\":[\"api.example.com\"");
 
     for (unsigned i = 0; i < n && rc == 0; i++)
         rc = buf_addf(&text, ",\"n%u.example.com:8443\",\"203.%u.%u.0/24:%u\"", i,
@@ -105,9 +109,16 @@ static void fill(struct nft_sandbox *s, uint32_t index, const struct policy *p)
 
     (void)snprintf(veth[index], sizeof(veth[index]), "v%u", index);
     *s = (struct nft_sandbox){
-        .index = index, .name = "bench", .policy = p, .tcp_port = 8443, .udp_port = 8453,
-        .bridge = "br0", .veth = veth[index], .mac = {2, 0, 0, 0, (uint8_t)(index >> 8), (uint8_t)index},
-        .gateway_mac = {2, 0, 0, 0, 255, 255}, .n_addr = 2,
+        .index = index,
+        .name = "bench",
+        .policy = p,
+        .tcp_port = 8443,
+        .udp_port = 8453,
+        .bridge = "br0",
+        .veth = veth[index],
+        .mac = {2, 0, 0, 0, (uint8_t)(index >> 8), (uint8_t)index},
+        .gateway_mac = {2, 0, 0, 0, 255, 255},
+        .n_addr = 2,
         .addr = {{.family = AF_INET,
                   .bytes = {10, 9, (uint8_t)(index >> 8), (uint8_t)index}},
                  {.family = AF_INET6,
@@ -130,12 +141,14 @@ static void pins(struct nft *n, unsigned sandboxes, unsigned addresses, const ch
             pin[k] = (struct nft_pin){
                 .addr = {.family = k % 2 == 0 ? AF_INET : AF_INET6,
                          .bytes = {0x20, 1, (uint8_t)(i >> 8), (uint8_t)i, (uint8_t)k}},
-                .port = 5432, .ttl_s = 60};
+                .port = 5432,
+                .ttl_s = 60};
         if (addresses == 1)
             memset(pin[0].addr.bytes + 4, 0, 12);
         for (unsigned k = 0; k < addresses; k += 2)
-            pin[k].addr = (struct ip_addr){.family = AF_INET,
-                                           .bytes = {93, (uint8_t)k, (uint8_t)(i >> 8), (uint8_t)i}};
+            pin[k].addr = (struct ip_addr){
+                .family = AF_INET,
+                .bytes = {93, (uint8_t)k, (uint8_t)(i >> 8), (uint8_t)i}};
         t = now_ns();
         need(nft_pin(n, index, pin, addresses, &e) == 0, "pin", &e);
         took[i] = now_ns() - t;
@@ -194,8 +207,9 @@ int main(void)
         need(nft_sandbox_set(n, &all[i], &e) == 0, "set", &e);
     }
     t = now_ns() - t;
-    (void)printf("{\"name\":\"nft.add_sandbox\",\"unit\":\"us\",\"n\":%d,\"mean\":%.1f}\n",
-                 SANDBOXES, (double)t / 1000 / SANDBOXES);
+    (void)printf(
+        "{\"name\":\"nft.add_sandbox\",\"unit\":\"us\",\"n\":%d,\"mean\":%.1f}\n",
+        SANDBOXES, (double)t / 1000 / SANDBOXES);
     (void)printf("{\"name\":\"nft.memory.kernel\",\"unit\":\"KiB/sandbox\",\"n\":%d,"
                  "\"value\":%.1f}\n",
                  SANDBOXES, (meminfo("SUnreclaim:") - before) / 1024 / SANDBOXES);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * egress_ns -- a test's body in a network namespace of its own, in a child, with real packets.
+ * egress_ns -- a test's body in a network namespace of its own, in a child, with real
+ * packets.
  *
- * The child asserts by NEED(), which ends it: cmocka's asserts would go on in the wrong process.
+ * The child asserts by NEED(), which ends it: cmocka's asserts would go on in the wrong
+ * process.
  */
 #ifndef TESTS_SUPPORT_EGRESS_NS_H
 #define TESTS_SUPPORT_EGRESS_NS_H
@@ -34,7 +36,8 @@ enum {
     EGRESS_NS_MS = 3000, /* until what must happen at once has failed to */
 };
 
-/** Run `body` in a child with a network namespace; with a user namespace around it when `is_user` (always when
+/** Run `body` in a child with a network namespace; with a user namespace around it when
+ * `is_user` (always when
  *  not root). Skips the test, saying so, where the kernel refuses namespaces. */
 void egress_ns_run(void (*body)(void), bool is_user);
 
@@ -46,7 +49,8 @@ struct egress_ns {
     int tcp[2], udp[2]; /* the guard's, IPv4 and IPv6 */
     bool has_ip6;
 };
-/** Seals the namespace, and installs a policy for sandbox 1 with listeners as the guard has them. */
+/** Seals the namespace, and installs a policy for sandbox 1 with listeners as the guard
+ * has them. */
 void egress_ns_seal(struct egress_ns *s, const char *policy);
 /** Another policy in the place of the one that is there. */
 void egress_ns_policy(struct egress_ns *s, const char *policy);
@@ -55,7 +59,8 @@ void egress_ns_done(struct egress_ns *s);
 struct policy *egress_ns_compile(const char *policy);
 void egress_ns_listen(int ret_tcp[2], int ret_udp[2], uint16_t *ret_tcp_port,
                       uint16_t *ret_udp_port, bool has_ip6);
-/** connect() to "address:port": 0, or the errno; ETIMEDOUT when it is neither within EGRESS_NS_MS. */
+/** connect() to "address:port": 0, or the errno; ETIMEDOUT when it is neither within
+ * EGRESS_NS_MS. */
 int egress_ns_connect(const char *to, int *ret_fd);
 /** Send a datagram there: 0 or the errno, from the call or soon after from the socket. */
 int egress_ns_send(const char *to, int *ret_fd);

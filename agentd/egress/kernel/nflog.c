@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading is done by the guard on bytes of which the packet is the sandbox's: every length is compared
- * before it is used, and what is cut is left out. The mark tells sandbox and reason
- * (nft_int.h: NFT_REFUSED | index << 8 | why).
+ * Reading is done by the guard on bytes of which the packet is the sandbox's: every
+ * length is compared before it is used, and what is cut is left out. The mark tells
+ * sandbox and reason (nft_int.h: NFT_REFUSED | index << 8 | why).
  */
 #include "agentd/egress/kernel/nflog.h"
 
@@ -94,7 +94,8 @@ int nflog_bind(int fd, uint16_t group, struct err *e)
 
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-    /* What is lost is lost: the counters have the number, and the reader is not to spin on it. */
+    /* What is lost is lost: the counters have the number, and the reader is not to spin
+     * on it. */
     (void)setsockopt(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, &off, sizeof(off));
     begin(&r, group);
     attr(&r, NFULA_CFG_CMD, &cmd, sizeof(cmd));

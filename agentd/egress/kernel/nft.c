@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What stands in the kernel, remembered: base, sandboxes with their tags, sets and addresses. A change is built
- * from that and the new wish, committed, and only then remembered.
+ * What stands in the kernel, remembered: base, sandboxes with their tags, sets and
+ * addresses. A change is built from that and the new wish, committed, and only then
+ * remembered.
  */
 #include "agentd/egress/kernel/nft.h"
 
@@ -186,7 +187,8 @@ static int check(const struct nft *n, const struct nft_sandbox *s, struct err *e
     return 0;
 }
 
-/* Append a sandbox's rules to the batch; *ret is what to remember when they are in force. */
+/* Append a sandbox's rules to the batch; *ret is what to remember when they are in
+ * force. */
 static int put_sandbox(struct nft *n, const struct nft_sandbox *s, struct known *ret)
 {
     const struct known *old = find(n, s->index);
@@ -222,8 +224,8 @@ static int put_sandbox(struct nft *n, const struct nft_sandbox *s, struct known 
     return n->has_guard ? rects_of_policy(&ret->nets, s->policy, NFT_TAKE_PRIVATE) : 0;
 }
 
-/* The union of what all sandboxes' policies allow of private space, `changed` taking the place of
- * what is known of the same sandboxes. */
+/* The union of what all sandboxes' policies allow of private space, `changed` taking the
+ * place of what is known of the same sandboxes. */
 static int put_guard_nets(struct nft *n, const struct known *changed, size_t n_changed,
                           uint32_t dropped)
 {
@@ -278,7 +280,8 @@ static int no_memory(struct err *e)
     return err_set(e, ERR_NOMEM, "no memory for the rules");
 }
 
-/* As nft_restore(), on a fresh `n` that borrows the link; nothing of the old one is known to it. */
+/* As nft_restore(), on a fresh `n` that borrows the link; nothing of the old one is known
+ * to it. */
 static int put_all(struct nft *fresh, const struct nft_base *base,
                    const struct nft_sandbox *s, size_t count, struct err *e)
 {
@@ -396,8 +399,9 @@ int nft_uninstall(struct nft *n, struct err *e)
 
 /* -- pins --------------------------------------------------------------------------------------------- */
 
-/* Newer kernels change the timeout of an element that is there, older ones keep the old without a word. Added
- * without one, taken out, added with it, in one batch, is right on both, whether it was there or not. */
+/* Newer kernels change the timeout of an element that is there, older ones keep the old
+ * without a word. Added without one, taken out, added with it, in one batch, is right on
+ * both, whether it was there or not. */
 static void put_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
                      size_t count, uint32_t len)
 {
@@ -405,15 +409,16 @@ static void put_pins(struct nft_batch *b, const char *set, const struct nft_pin_
 
     if (count == 0)
         return;
-    build_pins(b, set, k, count, len, false, false);
-    build_pins(b, set, k, count, len, false, true);
+    build_pins(b, set, k, count, len, NFT_PIN_ADD);
+    build_pins(b, set, k, count, len, NFT_PIN_DROP);
     while (live < count && k[live].timeout_ms > 0)
         live++;
     if (live > 0)
-        build_pins(b, set, k, live, len, true, false);
+        build_pins(b, set, k, live, len, NFT_PIN_TIMED);
 }
 
-/* Lasting ones from the front, those to take out from the back; twice the same is once. */
+/* Lasting ones from the front, those to take out from the back; twice the same is
+ * once. */
 static size_t sort_pin(struct nft_pin_key *k, size_t count, struct nft_pin_key *x,
                        uint32_t len)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A batch's frame, and the messages that are only names: tables, flushing, deleting; and pins, which must cost
- * little. Written by hand, without libnftnl's objects.
+ * A batch's frame, and the messages that are only names: tables, flushing, deleting; and
+ * pins, which must cost little. Written by hand, without libnftnl's objects.
  */
 #include <arpa/inet.h>
 #include <endian.h>
@@ -156,10 +156,11 @@ void build_set_drop(struct nft_batch *b, const char *name)
 /* -- pins ----------------------------------------------------------------------------------------- */
 
 void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
-                size_t n, uint32_t len, bool has_timeout, bool is_drop)
+                size_t n, uint32_t len, enum nft_pin_how how)
 {
-    struct nlmsghdr *m = batch_message(
-        b, is_drop ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM, is_drop ? 0 : NLM_F_CREATE);
+    bool is_drop = how == NFT_PIN_DROP;
+    uint16_t type = is_drop ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM;
+    struct nlmsghdr *m = batch_message(b, type, is_drop ? 0 : NLM_F_CREATE);
     struct nlattr *list;
 
     if (m == NULL)
@@ -174,7 +175,7 @@ void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *
 
         (void)put(m, NFTA_DATA_VALUE, k[i].key, len);
         close_nest(m, key);
-        if (has_timeout)
+        if (how == NFT_PIN_TIMED)
             (void)put(m, NFTA_SET_ELEM_TIMEOUT, &timeout, sizeof(timeout));
         close_nest(m, one);
     }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The words of nft_int.h, as netlink messages by libnftnl. libnftnl writes without looking how much room
- * there is: before each message NFT_MESSAGE_MAX bytes are made free, which no message of ours comes near
- * (the largest, elements, ends at 64 KiB, the width of an attribute's length).
+ * The words of nft_int.h, as netlink messages by libnftnl. libnftnl writes without
+ * looking how much room there is: before each message NFT_MESSAGE_MAX bytes are made
+ * free, which no message of ours comes near (the largest, elements, ends at 64 KiB, the
+ * width of an attribute's length).
  */
 #include "agentd/egress/kernel/nft_int.h"
 
@@ -126,8 +127,8 @@ static int elem_add(struct nftnl_set *s, const struct nft_elem *e)
     return 0;
 }
 
-/* libnftnl numbers the elements of a list, which the kernel does not mind, but its own reader refuses. Ours are to
- * be read again, to be compared with what the kernel has. */
+/* libnftnl numbers the elements of a list, which the kernel does not mind, but its own
+ * reader refuses. Ours are to be read again, to be compared with what the kernel has. */
 static void unnumber(struct nlmsghdr *m)
 {
     struct nlattr *a = mnl_nlmsg_get_payload_offset(m, sizeof(struct nfgenmsg));

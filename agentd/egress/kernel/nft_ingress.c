@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a veth lets in: frames from the sandbox's own MAC and addresses to the gateway, ARP and neighbour solicitation
- * about these, nothing else. IPv4 with options, fragments, VLAN tags and IPv6 extension headers are nothing that a program needs
- * to reach the guard.
+ * What a veth lets in: frames from the sandbox's own MAC and addresses to the gateway,
+ * ARP and neighbour solicitation about these, nothing else. IPv4 with options, fragments,
+ * VLAN tags and IPv6 extension headers are nothing that a program needs to reach the
+ * guard.
  */
 #include "agentd/egress/kernel/nft_words.h"
 
@@ -20,7 +21,8 @@ static void mac_is(struct nft_batch *b, uint32_t offset, const uint8_t mac[6])
 
 static void ether_type(struct nft_batch *b, uint16_t type)
 {
-    /* Both: the header as it came, VLAN tag included, and what the kernel takes it for. */
+    /* Both: the header as it came, VLAN tag included, and what the kernel takes it
+     * for. */
     rule_payload(b, LL, 12, 2, R1);
     rule_cmp16(b, EQ, type);
     rule_meta(b, NFT_META_PROTOCOL, R1);
@@ -78,7 +80,8 @@ static void ingress_ip4(struct nft_batch *b, const struct nft_sandbox *s,
     }
 }
 
-/* Only what follows the fixed header at once: no fragments, no other extension headers. */
+/* Only what follows the fixed header at once: no fragments, no other extension
+ * headers. */
 static void ingress_ip6(struct nft_batch *b, const struct nft_sandbox *s,
                         const char *chain)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * nft_int -- between the nft_*.c files: a batch of netlink messages and the words to fill it with.
+ * nft_int -- between the nft_*.c files: a batch of netlink messages and the words to fill
+ * it with.
  *
  * Shape    pure: calls append messages to `bytes`. The first failure (no memory, over the bound) stays in
  *          `is_failed`, later calls do nothing; who asked for the batch looks once, at its end.
@@ -62,13 +63,15 @@ enum nft_take {
     NFT_TAKE_DENIED,
     NFT_TAKE_PRIVATE, /* allowed ones that touch private space */
 };
-/** Append a policy's networks with their ports, in any order and overlapping. 0; -1: no memory.
+/** Append a policy's networks with their ports, in any order and overlapping. 0; -1: no
+ * memory.
  *  Deny rules that end are the guard's alone: here they would outlive their end. */
 int rects_of_policy(struct nft_rects *r, const struct policy *p, enum nft_take take);
 int rects_add(struct nft_rects *r, const struct ip_net *net, uint16_t first,
               uint16_t last);
 int rects_push(struct nft_rects *r, const struct nft_rect *x);
-/** The same set of pairs as rectangles that do not overlap. Each must be a network's width (as the two above
+/** The same set of pairs as rectangles that do not overlap. Each must be a network's width
+ * (as the two above
  *  make them), so that two are apart or one holds the other. 0; -1: no memory. */
 int rects_disjoin(struct nft_rects *r);
 /** Address ranges only: sorted, overlapping and touching ones joined. */
@@ -146,14 +149,18 @@ void build_elems(struct nft_batch *b, const char *set, const struct nft_elem *e,
                  size_t n);
 void build_elems_drop(struct nft_batch *b, const char *set, const struct nft_elem *e,
                       size_t n);
-/** For pins, which must cost little: without libnftnl's objects. timeout_ms 0: none; is_drop takes
- *  elements out. At most NFT_PINS. */
+/** For pins, which must cost little: without libnftnl's objects. At most NFT_PINS. */
 struct nft_pin_key {
     uint8_t key[NFT_KEY_MAX];
     uint64_t timeout_ms;
 };
+enum nft_pin_how {
+    NFT_PIN_ADD,   /* without an end */
+    NFT_PIN_TIMED, /* with its timeout */
+    NFT_PIN_DROP,  /* must be there */
+};
 void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
-                size_t n, uint32_t len, bool has_timeout, bool is_drop);
+                size_t n, uint32_t len, enum nft_pin_how how);
 
 void build_counter(struct nft_batch *b, const char *name);
 void build_quota(struct nft_batch *b, const char *name, uint64_t bytes);
@@ -183,7 +190,8 @@ void rule_ct_over(struct nft_batch *b, uint32_t n);
 void rule_socket(struct nft_batch *b, uint32_t key, uint8_t v);
 void rule_counter(struct nft_batch *b, const char *name);
 void rule_quota(struct nft_batch *b, const char *name);
-/** `update @set { meta mark timeout .. limit rate n/second burst m }`, the mark in register 1 */
+/** `update @set { meta mark timeout .. limit rate n/second burst m }`, the mark in
+ * register 1 */
 void rule_limit_each(struct nft_batch *b, const char *set, uint32_t per_s,
                      uint32_t burst);
 void rule_log(struct nft_batch *b, const char *prefix);
@@ -227,12 +235,14 @@ struct nft_judge {
 };
 void rules_sandbox(struct nft_batch *b, const struct nft_sandbox *s,
                    const struct nft_plan *p, const struct nft_judge *j);
-/** Where a sandbox's packets come from: elements of the verdict maps and of the sets beside them. */
+/** Where a sandbox's packets come from: elements of the verdict maps and of the sets
+ * beside them. */
 void rules_origin(struct nft_batch *b, const struct nft_sandbox *s, bool is_drop);
 void rules_sandbox_drop(struct nft_batch *b, uint32_t index, uint32_t sets, bool is_veth);
 /** A veth's own chain, in the netdev table. */
 void rules_ingress(struct nft_batch *b, const struct nft_sandbox *s);
-/** The private networks that the guard may dial, of all policies: replaces the set's elements. */
+/** The private networks that the guard may dial, of all policies: replaces the set's
+ * elements. */
 void rules_guard_nets(struct nft_batch *b, const struct nft_rects *r);
 /** The key of a pin. Returns its length. */
 uint32_t rules_pin_key(uint8_t key[NFT_KEY_MAX], uint32_t tag, const struct nft_pin *pin);
@@ -277,7 +287,8 @@ void link_drain(struct nft_link *l);
 
 /* -- reading (nft_link.c) ------------------------------------------------------------------------------- */
 
-/** Append what stands in a table of both families, as lines (see lines_diff()); with elements. */
+/** Append what stands in a table of both families, as lines (see lines_diff()); with
+ * elements. */
 int link_dump(struct nft_link *l, const char *table, bool has_netdev, struct buf *out,
               struct err *e);
 /** The lines of what a batch sets up. */
@@ -290,7 +301,8 @@ uint32_t nft_port(const struct nft *n);
 
 /* -- comparing (nft_verify.c) ------------------------------------------------------------------------ */
 
-/** Lines "kind name\ttext\n". Those of one kind and name keep their order when they are rules, and have none
+/** Lines "kind name\ttext\n". Those of one kind and name keep their order when they are
+ * rules, and have none
  *  otherwise; twice the same is once, but for rules. 0: the same; 1: *ret is the first difference. -1: no
  *  memory. */
 int lines_diff(const struct buf *want, const struct buf *have, char *ret, size_t cap);

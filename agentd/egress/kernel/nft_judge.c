@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One sandbox's chain. What it decides on, in this order, is told in nft.h; every path through it ends in it:
- * refused, dropped, or with the guard.
+ * One sandbox's chain. What it decides on, in this order, is told in nft.h; every path
+ * through it ends in it: refused, dropped, or with the guard.
  */
 #include "agentd/egress/kernel/nft_words.h"
 
@@ -18,8 +18,8 @@ int plan_make(struct nft_plan *ret, const struct policy *p)
 
     *ret = (struct nft_plan){.connections = l->connections};
     ret->port = policy_guarded(p, &ret->n_ports);
-    /* The guard counts what connections carry, the kernel what the sandbox sends, with headers:
-     * the spare leaves the exact end to the guard. */
+    /* The guard counts what connections carry, the kernel what the sandbox sends, with
+     * headers: the spare leaves the exact end to the guard. */
     if (l->bytes > 0)
         ret->quota =
             l->bytes > INT64_MAX / 2 ? INT64_MAX : l->bytes + l->bytes / 8 + QUOTA_SPARE;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the kernel says of a table: dumps, and what messages say as lines of text, the same for ours and for the
- * kernel's. libnftnl's printing is stable within a process, which is all that comparing needs.
+ * What the kernel says of a table: dumps, and what messages say as lines of text, the
+ * same for ours and for the kernel's. libnftnl's printing is stable within a process,
+ * which is all that comparing needs.
  */
 #include "agentd/egress/kernel/nft_int.h"
 
@@ -26,9 +27,9 @@ enum {
     EXPR_TEXT_MAX = 1024,
 };
 
-static struct nlmsghdr *message_at(const void *p)
+static struct nlmsghdr *message_at(void *p)
 {
-    return (struct nlmsghdr *)(uintptr_t)p;
+    return p;
 }
 
 /* -- what messages say ---------------------------------------------------------------------------- */
@@ -60,8 +61,8 @@ struct rule_lines {
     const struct nlattr *at; /* the expression as it came */
 };
 
-/* libnftnl writes an object's name without its NUL and reads it as if it had one, so the name is taken from
- * the attribute, which has a length. */
+/* libnftnl writes an object's name without its NUL and reads it as if it had one, so the
+ * name is taken from the attribute, which has a length. */
 static int objref_text(const struct rule_lines *l)
 {
     const struct nlattr *body = inner(l->at, NFTA_EXPR_DATA);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Other programs' changes. The kernel tells each change with the port id of the socket that asked for it, and port
- * ids are unique in a namespace while their socket lives: what is not ours is another's. A change that nobody
- * asked for (a device that went, and its chain's hook with it) has port id 0.
+ * Other programs' changes. The kernel tells each change with the port id of the socket
+ * that asked for it, and port ids are unique in a namespace while their socket lives:
+ * what is not ours is another's. A change that nobody asked for (a device that went, and
+ * its chain's hook with it) has port id 0.
  */
 #include <errno.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -32,7 +33,8 @@ int nft_monitor_start(int fd, struct err *e)
     return 0;
 }
 
-/* Is a message about our tables? Attribute 1 is the table's name in every kind of them but NEWGEN's. */
+/* Is a message about our tables? Attribute 1 is the table's name in every kind of them
+ * but NEWGEN's. */
 static bool is_ours(const struct nlmsghdr *m)
 {
     const uint8_t *p = (const uint8_t *)m + NLMSG_HDRLEN + sizeof(struct nfgenmsg);

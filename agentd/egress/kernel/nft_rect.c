@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A policy's networks and ports as the kernel's sets take them: intervals and rectangles that do not
- * overlap (a set with overlapping ones is refused, or worse, broken).
+ * A policy's networks and ports as the kernel's sets take them: intervals and rectangles
+ * that do not overlap (a set with overlapping ones is refused, or worse, broken).
  *
- * Networks are apart or one holds the other, so sorted by first address, widest first, they are a walk through a
- * forest. Each network keeps the ports that none of those around it has: what is left overlaps nowhere, and
- * covers the same pairs.
+ * Networks are apart or one holds the other, so sorted by first address, widest first,
+ * they are a walk through a forest. Each network keeps the ports that none of those
+ * around it has: what is left overlaps nowhere, and covers the same pairs.
  */
 #include "agentd/egress/kernel/nft_int.h"
 
@@ -115,8 +115,8 @@ static int by_place(const void *a, const void *b)
     return d != 0 ? d : memcmp(y->hi.bytes, x->hi.bytes, sizeof(x->hi.bytes));
 }
 
-/* Of one network the ranges by their first port, the longest first: what it comes to is the same then
- * however the rules were ordered. */
+/* Of one network the ranges by their first port, the longest first: what it comes to is
+ * the same then however the rules were ordered. */
 static int by_place_and_port(const void *a, const void *b)
 {
     const struct nft_rect *x = a, *y = b;
@@ -155,7 +155,8 @@ static int claim(struct ports *have, const struct nft_rect *x, struct nft_rects 
     return is_open ? rects_push(out, &piece) : 0;
 }
 
-/* The walk. level[d] is the network at depth d, have[d] its ports and those of all around it. */
+/* The walk. level[d] is the network at depth d, have[d] its ports and those of all around
+ * it. */
 static int disjoin(const struct nft_rects *in, struct nft_rects *out, struct ports **have)
 {
     const struct nft_rect *level[DEPTH_MAX];

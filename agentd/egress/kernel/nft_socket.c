@@ -2,9 +2,10 @@
 /*
  * The netlink socket: a batch out, its answers in; dumps.
  *
- * A batch must be one datagram, so the send buffer must hold it: SO_SNDBUFFORCE is for CAP_NET_ADMIN of the first user
- * namespace only, others get twice net.core.wmem_max. Only the last message asks for an acknowledgement:
- * errors come unasked, with the sequence number of their message, before it. An error that the receive buffer had no
+ * A batch must be one datagram, so the send buffer must hold it: SO_SNDBUFFORCE is for
+ * CAP_NET_ADMIN of the first user namespace only, others get twice net.core.wmem_max.
+ * Only the last message asks for an acknowledgement: errors come unasked, with the
+ * sequence number of their message, before it. An error that the receive buffer had no
  * room for (ENOBUFS) is an error all the same: one acknowledgement always fits.
  */
 #include <errno.h>
@@ -134,7 +135,8 @@ void link_begin(struct nft_link *l, struct nft_batch *b, const char *table)
     batch_begin(b);
 }
 
-/* The send buffer as large as this batch. The kernel counts its own overhead in it, too. */
+/* The send buffer as large as this batch. The kernel counts its own overhead in it,
+ * too. */
 static int make_room(struct nft_link *l, size_t len, struct err *e)
 {
     int size = len > INT32_MAX / 4 ? INT32_MAX / 4 : (int)len + 4096, got = 0;

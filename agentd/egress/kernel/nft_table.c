@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tables as they are without sandboxes. docs/EGRESS.md shows them as nft(8) prints them.
+ * The tables as they are without sandboxes. docs/EGRESS.md shows them as nft(8) prints
+ * them.
  *
- * A commit walks all chains and looks sets up by name one after the other, so a sandbox costs one chain, and
- * sets only for what its policy has networks for; pins of all sandboxes are in two sets, made first,
- * where a tag tells whose a pin is. A tag is never used again, so the pins of a sandbox that is gone are
- * nobody's until they end.
+ * A commit walks all chains and looks sets up by name one after the other, so a sandbox
+ * costs one chain, and sets only for what its policy has networks for; pins of all
+ * sandboxes are in two sets, made first, where a tag tells whose a pin is. A tag is never
+ * used again, so the pins of a sandbox that is gone are nobody's until they end.
  *
- * While a packet is judged its mark is the sandbox's tag, then EGRESS_MARK (to the guard) or why it was
- * refused (NFLOG carries the mark, so the reason needs no rule of its own). Every path through
- * a sandbox's chain ends in it: refused, dropped, or with the guard.
+ * While a packet is judged its mark is the sandbox's tag, then EGRESS_MARK (to the guard)
+ * or why it was refused (NFLOG carries the mark, so the reason needs no rule of its own).
+ * Every path through a sandbox's chain ends in it: refused, dropped, or with the guard.
  */
 #include "agentd/egress/kernel/nft_words.h"
 
@@ -82,8 +83,8 @@ static void base_sets(struct nft_batch *b, const struct nft_base *base)
         rects_done(&r[i]);
 }
 
-/* Where every refused packet ends: told at a bounded rate for each sandbox and reason, then refused
- * so that the program notices at once. */
+/* Where every refused packet ends: told at a bounded rate for each sandbox and reason,
+ * then refused so that the program notices at once. */
 static void base_refuse(struct nft_batch *b)
 {
     build_chain(b, "refuse", NULL, NULL);
@@ -112,7 +113,8 @@ static void base_sealed(struct nft_batch *b)
     rule_begin(b, "output");
     word_ifname_is(b, NFT_META_OIFNAME, NEQ, "lo");
     word_end(b, NF_DROP);
-    /* The guard's answers. Answers only: a program with CAP_NET_RAW may have transparent sockets, too. */
+    /* The guard's answers. Answers only: a program with CAP_NET_RAW may have transparent
+     * sockets, too. */
     rule_begin(b, "output");
     rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
     rule_ct_reply(b);
@@ -156,8 +158,8 @@ static void base_sealed(struct nft_batch *b)
                 &(struct nft_hook){NF_INET_FORWARD, PRIO_FILTER, true, NULL}, NULL);
 }
 
-/* What is known of where sandboxes are: maps from (interface . address) to a sandbox's chain, and the
- * same as sets, for hooks that only drop. */
+/* What is known of where sandboxes are: maps from (interface . address) to a sandbox's
+ * chain, and the same as sets, for hooks that only drop. */
 static void base_origins(struct nft_batch *b)
 {
     for (size_t i = 0; i < 2; i++) {
@@ -179,7 +181,8 @@ static void base_origins(struct nft_batch *b)
     }
 }
 
-/* Who is who on the link: without it there is no IPv6. What a sandbox may say was looked at as it came in. */
+/* Who is who on the link: without it there is no IPv6. What a sandbox may say was looked
+ * at as it came in. */
 static void accept_neighbours(struct nft_batch *b, const char *chain)
 {
     for (uint8_t type = ND_NEIGHBOR_SOLICIT; type <= ND_NEIGHBOR_ADVERT; type++) {
@@ -226,7 +229,8 @@ static void base_veth(struct nft_batch *b)
     }
 }
 
-/* The guard's own sockets on the host: whatever a name resolves to, and whatever becomes of the guard. */
+/* The guard's own sockets on the host: whatever a name resolves to, and whatever becomes
+ * of the guard. */
 static void base_guard(struct nft_batch *b, const struct nft_base *base)
 {
     static const char *const may[2] = {"may4", "may6"}, *const nets[2] = {"nets4",
@@ -248,12 +252,14 @@ static void base_guard(struct nft_batch *b, const struct nft_base *base)
     build_chain(b, "guard", NULL, NULL);
     build_chain(b, "output",
                 &(struct nft_hook){NF_INET_LOCAL_OUT, PRIO_FILTER, false, NULL}, NULL);
-    /* Not "skuid != ... accept": a packet without a socket (an echo reply, a reset) matches neither. */
+    /* Not "skuid != ... accept": a packet without a socket (an echo reply, a reset)
+     * matches neither. */
     rule_begin(b, "output");
     rule_meta(b, NFT_META_SKUID, R1);
     rule_cmp32(b, EQ, base->guard_uid);
     word_go(b, "guard", NULL);
-    /* Answers to sandboxes. A socket to answer from, turned elsewhere, is no way around the floor. */
+    /* Answers to sandboxes. A socket to answer from, turned elsewhere, is no way around
+     * the floor. */
     rule_begin(b, "guard");
     rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
     rule_ct_reply(b);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Requests one at a time, each acknowledged; dumps started again when the kernel says that they are torn. */
+/* Requests one at a time, each acknowledged; dumps started again when the kernel says
+ * that they are torn. */
 #include "agentd/egress/kernel/rt.h"
 
 #include <errno.h>
@@ -317,7 +318,8 @@ static int seal_family(int fd, const char *text)
                : change(fd, local_route(buf, RTM_NEWROUTE, a.family, RT_TABLE_MAIN, &a));
 }
 
-/* What the kernel says where IPv6 is switched off: built without it, by ipv6.disable, or by sysctl. */
+/* What the kernel says where IPv6 is switched off: built without it, by ipv6.disable, or
+ * by sysctl. */
 static bool is_no_ip6(int error)
 {
     return error == EOPNOTSUPP || error == EAFNOSUPPORT || error == EACCES ||
@@ -439,22 +441,26 @@ static int take_route(const struct nlmsghdr *m, void *arg)
     return 0;
 }
 
-static bool has_ip6(int fd)
+/* Is there IPv6 in this namespace? -1 with *e. */
+static int has_ip6(int fd, struct err *e)
 {
-    struct ip_net a[RT_ADDRS_MAX];
-    int n = rt_addrs(fd, LO, a, COUNT_OF(a), NULL);
+    struct ip_net a[RT_ADDRS_MAX] = {{{0}, 0}};
+    int n = rt_addrs(fd, LO, a, COUNT_OF(a), e);
 
     for (int i = 0; i < n; i++)
         if (a[i].addr.family == AF_INET6)
-            return true;
-    return false;
+            return 1;
+    return n < 0 ? -1 : 0;
 }
 
 int rt_tproxy_verify(int fd, struct err *e)
 {
     _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
+    int has_both = has_ip6(fd, e);
 
-    for (int i = 0; i < (has_ip6(fd) ? 2 : 1); i++) {
+    if (has_both < 0)
+        return -1;
+    for (int i = 0; i <= has_both; i++) {
         const char *v = i == 0 ? "IPv4" : "IPv6";
         struct fib_rule_hdr *rule;
         struct rtmsg *route;

@@ -253,8 +253,8 @@ static void own_loopback(void)
     egress_ns_done(&s);
 }
 
-/* Bytes both ways over a connection that was let through; still after its pin is gone, and with another
- * policy in its place: to cut it is the guard's. */
+/* Bytes both ways over a connection that was let through; still after its pin is gone,
+ * and with another policy in its place: to cut it is the guard's. */
 static void established(void)
 {
     struct egress_ns s;
@@ -309,7 +309,8 @@ static void without_a_guard(void)
         sock_close(&s.tcp[i]);
         sock_close(&s.udp[i]);
     }
-    /* A program of the sandbox that has the address itself: every address is local here. */
+    /* A program of the sandbox that has the address itself: every address is local
+     * here. */
     NEED_OK(sock_parse("93.184.216.34:443", &a, &e));
     NEED_OK(fd = sock_listen(&a, &e));
     NEED(egress_ns_connect("93.184.216.34:443", NULL) != 0);
@@ -397,7 +398,8 @@ static void a_thousand(void)
     egress_ns_done(&s);
 }
 
-/* What the kernel takes at once is bounded for an ordinary user: said, and the old rules stay. */
+/* What the kernel takes at once is bounded for an ordinary user: said, and the old rules
+ * stay. */
 static void too_large(void)
 {
     struct egress_ns s;
@@ -436,7 +438,8 @@ static void default_allow(void)
     egress_ns_done(&s);
 }
 
-/* Root of the namespace with sockets that may have any address, and marks: no way past the judgement. */
+/* Root of the namespace with sockets that may have any address, and marks: no way past
+ * the judgement. */
 static void privileges(void)
 {
     struct egress_ns s;
@@ -451,7 +454,8 @@ static void privileges(void)
     NEED_OK(sock_parse("169.254.169.254:80", &to, &e));
     NEED(connect(fd, &to.u.sa, to.len) < 0 && is_refused(errno));
     (void)close(fd);
-    /* To the guard's own port at an address of the world: it is judged as that port there. */
+    /* To the guard's own port at an address of the world: it is judged as that port
+     * there. */
     fd = socket(AF_INET, SOCK_STREAM, 0);
     NEED(setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &one, sizeof(one)) == 0);
     (void)snprintf(text, sizeof(text), "93.184.216.34:%u", s.sandbox.tcp_port);

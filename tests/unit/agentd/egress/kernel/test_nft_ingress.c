@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The veth tier against real packets: a host with a bridge, two sandboxes on it, and an outside that the
- * host would forward to.
+ * The veth tier against real packets: a host with a bridge, two sandboxes on it, and an
+ * outside that the host would forward to.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -29,7 +29,8 @@ static unsigned count(const struct nft_rects *r, const struct ip_addr *a, uint16
     return n;
 }
 
-/* The ends of every rectangle, and one beyond, on both axes: that is where two covers would differ. */
+/* The ends of every rectangle, and one beyond, on both axes: that is where two covers
+ * would differ. */
 static void same_cover(const struct nft_rects *before, const struct nft_rects *after)
 {
     for (size_t i = 0; i < before->n; i++)

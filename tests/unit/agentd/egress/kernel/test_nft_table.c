@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tables as a whole: as nft(8) prints them they are what docs/EGRESS.md shows (`test_nft_table sealed` and `... veth`
- * print them anew), and building them survives every allocation that fails.
+ * The tables as a whole: as nft(8) prints them they are what docs/EGRESS.md shows
+ * (`test_nft_table sealed` and `... veth` print them anew), and building them survives
+ * every allocation that fails.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -189,7 +190,8 @@ static void building_survives_each_allocation_that_fails(void **state)
     policy_unref(p);
 }
 
-/* With each allocation failing, the old rules are in force and verify, or the new ones are. */
+/* With each allocation failing, the old rules are in force and verify, or the new ones
+ * are. */
 static void failing(void)
 {
     struct nft_base base = {.tier = EGRESS_SEALED};
