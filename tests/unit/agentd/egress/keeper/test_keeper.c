@@ -366,6 +366,25 @@ static void pins_come_back_after_a_flush(void **state)
     keeper_box_close(&b);
 }
 
+static void an_address_that_the_host_gets_is_floor_from_then_on(void **state)
+{
+    static const char *const more[] = {"ip",  "addr",  "add", "203.0.113.9/32",
+                                       "dev", "cable", NULL};
+    struct keeper_scene *s = *state;
+    struct keeper_box b;
+    char out[65536];
+
+    keeper_box_open(&b);
+    add(s, &b, "box", "{\"version\":1,\"allow\":[\"203.0.113.0/24:8080\"]," DNS "}");
+    assert_int_equal(keeper_scene_program(0, more), 0);
+    for (int i = 0; i < 50 && !strstr(keeper_scene_records(s, out), "\"floor\""); i++) {
+        assert_int_not_equal(keeper_box_connect(s, &b, "203.0.113.9", 8080), 0);
+        keeper_scene_run(s, 20, NULL);
+    }
+    assert_non_null(strstr(out, "\"floor\""));
+    keeper_box_close(&b);
+}
+
 static void an_interface_that_appears_is_said(void **state)
 {
     static const char *const dummy[] = {"ip",   "link", "add",  "wlan0", "type",
@@ -511,6 +530,7 @@ int main(int argc, char **argv)
         T(without_a_guard_nothing_answers),
         T(another_programs_flush_is_undone_and_recorded),
         T(pins_come_back_after_a_flush),
+        T(an_address_that_the_host_gets_is_floor_from_then_on),
         T(an_interface_that_appears_is_said),
         T(bad_additions_are_refused_and_nothing_changes),
         T(our_own_namespace_is_never_sealed),
