@@ -15,11 +15,11 @@
 #include "agentd/link/resolve.h"
 
 #include <ares.h>
-#include <errno.h>
 #include <netdb.h>
 #include <string.h>
 #include <strings.h>
 
+#include "agentd/link/cares.h"
 #include "common/host.h"
 #include "common/limits.h"
 #include "common/mem.h"
@@ -30,14 +30,6 @@ enum {
     FAMILIES
 };
 
-/* One of the channel's sockets. */
-struct watch {
-    struct watch *next;
-    struct resolve *req; /* borrowed: its owner */
-    struct loop_io *io;
-    int fd; /* c-ares' */
-};
-
 struct answer {
     bool done;
     int status; /* ARES_*; of the query */
@@ -46,12 +38,10 @@ struct answer {
 };
 
 struct resolve {
-    struct loop *loop;
     resolve_fn *fn;
     void *arg;
-    ares_channel channel; /* NULL: no question was needed */
-    struct watch *watches;
-    struct loop_timer deadline, tick, patience;
+    struct cares cares; /* not opened where no question was needed */
+    struct loop_timer deadline, patience;
     struct loop_job end;
     bool timed_out;
     uint16_t port;
@@ -71,20 +61,11 @@ bool resolve_is_localhost(const char *name)
 
 static void destroy(struct resolve *r)
 {
-    struct watch *w;
-
     loop_timer_stop(&r->deadline);
-    loop_timer_stop(&r->tick);
     loop_timer_stop(&r->patience);
     loop_job_cancel(&r->end);
-    r->fn = NULL; /* the queries' callbacks come once more, from ares_destroy() */
-    if (r->channel)
-        ares_destroy(r->channel);
-    while ((w = r->watches) != NULL) {
-        r->watches = w->next;
-        loop_io_stop(&w->io);
-        mem_free(w);
-    }
+    r->fn = NULL; /* the queries' callbacks come once more, from cares_done() */
+    cares_done(&r->cares);
     mem_free(r);
 }
 
@@ -159,73 +140,6 @@ static void on_patience(void *arg)
     loop_job_defer(&r->end);
 }
 
-/* c-ares names its next time-out after each step; without the timer no query is repeated.
- */
-static void arm(struct resolve *r)
-{
-    struct timeval tv;
-
-    if (!ares_timeout(r->channel, NULL, &tv)) {
-        loop_timer_stop(&r->tick);
-        return;
-    }
-    loop_timer_start(&r->tick,
-                     (uint64_t)tv.tv_sec * 1000 + (uint64_t)(tv.tv_usec + 999) / 1000);
-}
-
-static void on_tick(void *arg)
-{
-    struct resolve *r = arg;
-
-    ares_process_fd(r->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    arm(r);
-}
-
-static void on_io(void *arg, unsigned events)
-{
-    struct watch *w = arg;
-    struct resolve *r = w->req;
-    int fd = w->fd; /* the watch may die in the next call */
-
-    ares_process_fd(r->channel, events & LOOP_READ ? fd : ARES_SOCKET_BAD,
-                    events & LOOP_WRITE ? fd : ARES_SOCKET_BAD);
-    arm(r);
-}
-
-/* Both flags zero: c-ares closes the socket next. */
-static void on_socket(void *arg, ares_socket_t fd, int readable, int writable)
-{
-    struct resolve *r = arg;
-    struct watch **p = &r->watches, *w;
-
-    while (*p && (*p)->fd != fd)
-        p = &(*p)->next;
-    w = *p;
-    if (!readable && !writable) {
-        if (w) {
-            *p = w->next;
-            loop_io_stop(&w->io);
-            mem_free(w);
-        }
-        return;
-    }
-    if (!w) {
-        w = mem_zalloc(1, sizeof(*w));
-        if (!w)
-            return; /* the deadline ends it */
-        w->req = r;
-        w->fd = fd;
-        w->io = loop_io_start(r->loop, fd, on_io, w, NULL);
-        if (!w->io) {
-            mem_free(w);
-            return;
-        }
-        w->next = r->watches;
-        r->watches = w;
-    }
-    loop_io_want(w->io, (readable ? LOOP_READ : 0u) | (writable ? LOOP_WRITE : 0u));
-}
-
 static void take_addresses(const struct resolve *r, struct answer *a,
                            const struct ares_addrinfo *list)
 {
@@ -288,32 +202,19 @@ static int ask(struct resolve *r, const struct resolve_conf *conf, struct err *e
     struct ares_options opt = {0};
     struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT | ARES_AI_NUMERICSERV};
     char lookups[] = "fb"; /* /etc/hosts, then the name servers */
-    int rc;
 
-    opt.sock_state_cb = on_socket;
-    opt.sock_state_cb_data = r;
     opt.timeout = 1500;
     opt.tries = 3;
     opt.lookups = lookups;
-    rc = ares_init_options(&r->channel, &opt,
-                           ARES_OPT_SOCK_STATE_CB | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-                               ARES_OPT_LOOKUPS);
-    if (rc != ARES_SUCCESS) {
-        r->channel = NULL;
-        return err_set(e, rc == ARES_ENOMEM ? ERR_NOMEM : ERR_CONFIG,
-                       "setting up the resolver: %s", ares_strerror(rc));
-    }
-    if (conf->servers) {
-        rc = ares_set_servers_ports_csv(r->channel, conf->servers);
-        if (rc != ARES_SUCCESS)
-            return err_set(e, ERR_CONFIG, "name servers \"%s\": %s", conf->servers,
-                           ares_strerror(rc));
-    }
+    if (cares_open(&r->cares, &opt,
+                   ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_LOOKUPS, conf->servers,
+                   e) < 0)
+        return -1;
     hints.ai_family = AF_INET6;
-    ares_getaddrinfo(r->channel, r->name, NULL, &hints, on_answer6, r);
+    ares_getaddrinfo(r->cares.channel, r->name, NULL, &hints, on_answer6, r);
     hints.ai_family = AF_INET;
-    ares_getaddrinfo(r->channel, r->name, NULL, &hints, on_answer4, r);
-    arm(r);
+    ares_getaddrinfo(r->cares.channel, r->name, NULL, &hints, on_answer4, r);
+    cares_arm(&r->cares);
     return 0;
 }
 
@@ -348,13 +249,12 @@ struct resolve *resolve_start(struct loop *l, const struct resolve_conf *conf,
         (void)err_set(e, ERR_NOMEM, "resolving \"%s\": no memory", conf->name);
         return NULL;
     }
-    r->loop = l;
+    cares_init(&r->cares, l);
     r->fn = fn;
     r->arg = arg;
     r->port = conf->port;
     memcpy(r->name, conf->name, strlen(conf->name) + 1);
     loop_timer_init(&r->deadline, l, on_deadline, r);
-    loop_timer_init(&r->tick, l, on_tick, r);
     loop_timer_init(&r->patience, l, on_patience, r);
     loop_job_init(&r->end, l, on_end, r);
     if (is_known(r)) {

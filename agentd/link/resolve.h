@@ -5,7 +5,6 @@
  *
  * An address is its own answer, and "localhost" and names under it are loopback in both
  * families, without asking anybody (RFC 6761 6.3). Works where there is no /etc.
- * resolve.c is the only file that includes <ares.h>.
  */
 #ifndef AGENTD_LINK_RESOLVE_H
 #define AGENTD_LINK_RESOLVE_H

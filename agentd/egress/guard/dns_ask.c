@@ -20,6 +20,7 @@
 #include <ares.h>
 #include <string.h>
 
+#include "agentd/link/cares.h"
 #include "common/crypto.h"
 #include "common/host.h"
 #include "common/limits.h"
@@ -30,21 +31,11 @@ enum {
     TRIES = 3
 };
 
-/* One of the channel's sockets. */
-struct watch {
-    struct watch *next;
-    struct dns_ask *ask; /* borrowed: its owner */
-    struct loop_io *io;
-    int fd; /* c-ares' */
-};
-
 struct dns_ask {
-    struct loop *loop;
     dns_ask_fn *fn;
     void *arg;
-    ares_channel channel;
-    struct watch *watches;
-    struct loop_timer deadline, tick;
+    struct cares cares;
+    struct loop_timer deadline;
     struct loop_job end;
     bool timed_out, has_answer;
     int status; /* ARES_*; of the query */
@@ -55,19 +46,10 @@ struct dns_ask {
 
 static void destroy(struct dns_ask *a)
 {
-    struct watch *w;
-
     loop_timer_stop(&a->deadline);
-    loop_timer_stop(&a->tick);
     loop_job_cancel(&a->end);
-    a->fn = NULL; /* the query's callback comes once more, from ares_destroy() */
-    if (a->channel)
-        ares_destroy(a->channel);
-    while ((w = a->watches) != NULL) {
-        a->watches = w->next;
-        loop_io_stop(&w->io);
-        mem_free(w);
-    }
+    a->fn = NULL; /* the query's callback comes once more, from cares_done() */
+    cares_done(&a->cares);
     mem_free(a);
 }
 
@@ -115,72 +97,6 @@ static void on_deadline(void *arg)
     loop_job_defer(&a->end);
 }
 
-/* c-ares names its next time-out after each step; without the timer no query is repeated. */
-static void arm(struct dns_ask *a)
-{
-    struct timeval tv;
-
-    if (!ares_timeout(a->channel, NULL, &tv)) {
-        loop_timer_stop(&a->tick);
-        return;
-    }
-    loop_timer_start(&a->tick,
-                     (uint64_t)tv.tv_sec * 1000 + (uint64_t)(tv.tv_usec + 999) / 1000);
-}
-
-static void on_tick(void *arg)
-{
-    struct dns_ask *a = arg;
-
-    ares_process_fd(a->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    arm(a);
-}
-
-static void on_io(void *arg, unsigned events)
-{
-    struct watch *w = arg;
-    struct dns_ask *a = w->ask;
-    int fd = w->fd; /* the watch may die in the next call */
-
-    ares_process_fd(a->channel, events & LOOP_READ ? fd : ARES_SOCKET_BAD,
-                    events & LOOP_WRITE ? fd : ARES_SOCKET_BAD);
-    arm(a);
-}
-
-/* Both flags zero: c-ares closes the socket next. */
-static void on_socket(void *arg, ares_socket_t fd, int readable, int writable)
-{
-    struct dns_ask *a = arg;
-    struct watch **p = &a->watches, *w;
-
-    while (*p && (*p)->fd != fd)
-        p = &(*p)->next;
-    w = *p;
-    if (!readable && !writable) {
-        if (w) {
-            *p = w->next;
-            loop_io_stop(&w->io);
-            mem_free(w);
-        }
-        return;
-    }
-    if (!w) {
-        w = mem_zalloc(1, sizeof(*w));
-        if (!w)
-            return; /* the deadline ends it */
-        w->ask = a;
-        w->fd = fd;
-        w->io = loop_io_start(a->loop, fd, on_io, w, NULL);
-        if (!w->io) {
-            mem_free(w);
-            return;
-        }
-        w->next = a->watches;
-        a->watches = w;
-    }
-    loop_io_want(w->io, (readable ? LOOP_READ : 0u) | (writable ? LOOP_WRITE : 0u));
-}
-
 static void on_answer(void *arg, int status, int timeouts, unsigned char *msg, int len)
 {
     struct dns_ask *a = arg;
@@ -205,31 +121,20 @@ static int open_channel(struct dns_ask *a, const char *servers, struct err *e)
 {
     struct ares_options opt = {0};
     char lookups[] = "b"; /* name servers only */
-    int rc;
 
     opt.flags = ARES_FLAG_EDNS;
     opt.ednspsz = DNSMSG_UDP_MAX;
-    opt.sock_state_cb = on_socket;
-    opt.sock_state_cb_data = a;
     opt.timeout = TRY_MS;
     opt.tries = TRIES;
     opt.ndots = 1;
     opt.lookups = lookups;
-    rc = ares_init_options(&a->channel, &opt,
-                           ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_SOCK_STATE_CB |
-                               ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
-                               ARES_OPT_LOOKUPS | ARES_OPT_SERVERS | ARES_OPT_DOMAINS |
-                               ARES_OPT_SORTLIST);
-    if (rc != ARES_SUCCESS) {
-        a->channel = NULL;
-        return err_set(e, rc == ARES_ENOMEM ? ERR_NOMEM : ERR_CONFIG,
-                       "setting up the resolver: %s", ares_strerror(rc));
-    }
-    rc = *servers ? ares_set_servers_ports_csv(a->channel, servers) : ARES_ENODATA;
-    if (rc != ARES_SUCCESS)
-        return err_set(e, ERR_CONFIG, "name servers \"%s\": %s", servers,
-                       ares_strerror(rc));
-    return 0;
+    if (!*servers) /* would be the system's */
+        return err_set(e, ERR_CONFIG, "no name servers to ask");
+    return cares_open(&a->cares, &opt,
+                      ARES_OPT_FLAGS | ARES_OPT_EDNSPSZ | ARES_OPT_TIMEOUTMS |
+                          ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_LOOKUPS |
+                          ARES_OPT_SERVERS | ARES_OPT_DOMAINS | ARES_OPT_SORTLIST,
+                      servers, e);
 }
 
 static int ask(struct dns_ask *a, const char *servers, struct err *e)
@@ -244,8 +149,8 @@ static int ask(struct dns_ask *a, const char *servers, struct err *e)
         return err_set(e, ERR_CONFIG, "\"%s\" is no name to ask for", a->name);
     if (open_channel(a, servers, e) < 0)
         return -1;
-    ares_send(a->channel, msg, (int)len, on_answer, a);
-    arm(a);
+    ares_send(a->cares.channel, msg, (int)len, on_answer, a);
+    cares_arm(&a->cares);
     return 0;
 }
 
@@ -263,13 +168,12 @@ struct dns_ask *dns_ask_start(struct loop *l, const struct dns_ask_what *what,
         (void)err_set(e, ERR_NOMEM, "asking for \"%s\": no memory", what->name);
         return NULL;
     }
-    a->loop = l;
+    cares_init(&a->cares, l);
     a->fn = fn;
     a->arg = arg;
     a->type = what->type;
     memcpy(a->name, what->name, strlen(what->name) + 1);
     loop_timer_init(&a->deadline, l, on_deadline, a);
-    loop_timer_init(&a->tick, l, on_tick, a);
     loop_job_init(&a->end, l, on_end, a);
     loop_timer_start(&a->deadline, NAME_MS);
     if (ask(a, what->servers, e) < 0) {

@@ -5,8 +5,7 @@
  *            deadline (NAME_MS) for all of it.
  *
  * What c-ares carries is our own message and the answer is read by dnsmsg. No file is read:
- * not /etc/resolv.conf, not /etc/hosts. dns_ask.c and link/resolve.c are the only files that
- * include <ares.h>.
+ * not /etc/resolv.conf, not /etc/hosts.
  */
 #ifndef AGENTD_EGRESS_GUARD_DNS_ASK_H
 #define AGENTD_EGRESS_GUARD_DNS_ASK_H
