@@ -15,20 +15,19 @@
 #include "agentd/egress/kernel/nft.h"
 #include "common/buf.h"
 
-#define NFT_BATCH_MAX (64 << 20) /* bytes of one batch: 65,536 networks take 12 MiB */
-#define NFT_MESSAGE_MAX                                                                  \
-    (96 << 10) /* room before each message: 64 KiB of elements and a head */
-#define NFT_PINS_SEALED 16384  /* pins of each family in a sealed namespace */
-#define NFT_PINS_HOST   262144 /* on a host, all sandboxes together */
-#define NFT_LOG_PER_S   20     /* records a second, for each sandbox and reason */
-#define NFT_LOG_BURST   40
-#define NFT_LOG_BYTES   128 /* of a refused packet */
-#define NFT_REASONS                                                                      \
-    65536 /* of the limits above, at once; one that rests goes after a minute */
-#define NFT_TAG          0x46000000u /* meta mark while a sandbox's packet is judged: | its tag */
-#define NFT_TAG_MASK     0x00ffffffu
-#define NFT_REFUSED      0x45000000u /* meta mark of a refused packet: | index << 8 | why */
-#define NFT_REFUSED_MASK 0xff000000u
+#define NFT_BATCH_MAX      (64 << 20) /* bytes of one batch: 65,536 networks take 12 MiB */
+#define NFT_MESSAGE_MAX    (96 << 10) /* room before a message: 64 KiB of elements, a head */
+#define NFT_PINS_SEALED    12288      /* of each family in a sealed namespace; 128 KiB */
+#define NFT_PINS_HOST      262144     /* on a host, all sandboxes together; 4 MiB */
+#define NFT_LOG_PER_S      20         /* records a second, for each sandbox and reason */
+#define NFT_LOG_BURST      40
+#define NFT_LOG_BYTES      128   /* of a refused packet */
+#define NFT_REASONS_SEALED 64    /* of the limits above at once; one that rests goes */
+#define NFT_REASONS_HOST   65536 /* after a minute */
+#define NFT_TAG            0x46000000u /* meta mark while a sandbox's packet is judged: | its tag */
+#define NFT_TAG_MASK       0x00ffffffu
+#define NFT_REFUSED        0x45000000u /* meta mark of a refused packet: | index << 8 | why */
+#define NFT_REFUSED_MASK   0xff000000u
 
 /** Why a packet was refused; the names are nflog's. */
 enum nft_why {

@@ -316,7 +316,7 @@ void rules_base(struct nft_batch *b, const struct nft_base *base)
                      .flags = NFT_SET_EVAL | NFT_SET_TIMEOUT,
                      .type = T_MARK,
                      .len = 4,
-                     .size = NFT_REASONS,
+                     .size = is_sealed ? NFT_REASONS_SEALED : NFT_REASONS_HOST,
                      .timeout_ms = REASON_REST_MS,
                  });
     if (!is_sealed)
