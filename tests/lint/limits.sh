@@ -47,7 +47,7 @@ while IFS='|' read -r _ name value _ file _; do
     name=$(printf '%s' "$name" | tr -d ' `')
     file=$(printf '%s' "$file" | tr -d ' `')
     value=$(printf '%s' "$value" | sed 's/^ *//; s/ *$//')
-    tr -s ' \n' ' ' <"$file" 2>/dev/null | grep -qE "(#define $name|[^A-Z_]$name =) $value([^0-9]|$)" ||
+    tr -s ' \\\n' ' ' <"$file" 2>/dev/null | grep -qE "(#define $name|[^A-Z_]$name =) $value([^0-9]|$)" ||
         fault "$doc: $name is not $value in $file"
 done <"$tmp.doc"
 exit $bad
