@@ -29,6 +29,7 @@ enum {
     TEXT_MAX = 16 * 1024 * 1024, /* of /proc/net/unix or mountinfo */
     CHUNK = 65536,
     HOLES_MAX = 1024,
+    GONE_TRIES = 100,  /* to cover a socket that comes and goes */
     LISTENS = 0x10000, /* __SO_ACCEPTCON, in the flags of /proc/net/unix */
 };
 
@@ -149,25 +150,42 @@ static int cover(const char *path, const char *source, bool is_folder, struct er
     return fd < 0 ? -1 : sandbox_mount_put(&fd, path, e);
 }
 
+/* 1: covered; 0: it needs none; -1. */
+static int cover_socket(const struct sandbox_seed *s, const char *path,
+                        const char *source, struct err *e)
+{
+    char real[PATH_MAX];
+    struct stat st;
+
+    if (!realpath(path, real) || lstat(real, &st) < 0)
+        return is_out_of_reach(errno) ? 0 : err_sys(e, "look at socket %s", path);
+    if (!S_ISSOCK(st.st_mode) || is_hidden_anyway(real) || is_wanted(s->conf, real))
+        return 0;
+    return cover(real, source, false, e) < 0 ? -1 : 1;
+}
+
 static int cover_sockets(const struct sandbox_seed *s, const char *source,
                          unsigned *ret_n, struct err *e)
 {
     const char *path = (const char *)s->sockets.p, *end = path + s->sockets.len;
-    char real[PATH_MAX];
-    struct stat st;
 
     for (; path < end; path += strlen(path) + 1) {
-        if (!realpath(path, real) || lstat(real, &st) < 0) {
-            if (is_out_of_reach(errno))
-                continue;
-            return err_sys(e, "look at socket %s", path);
+        struct err why = {0};
+        int r = -1;
+
+        /* Its owner may remove it, or put another there, at any moment. */
+        for (unsigned i = 0; i < GONE_TRIES && r < 0; i++) {
+            r = cover_socket(s, path, source, &why);
+            if (r < 0 && why.sys != ENOENT)
+                break;
         }
-        if (!S_ISSOCK(st.st_mode) || is_hidden_anyway(real) || is_wanted(s->conf, real))
-            continue;
-        if (++*ret_n > HOLES_MAX)
-            return err_set(e, ERR_LIMIT, "more than %d sockets to cover", HOLES_MAX);
-        if (cover(real, source, false, e) < 0)
+        if (r < 0) {
+            *e = why;
             return -1;
+        }
+        *ret_n += (unsigned)r;
+        if (*ret_n > HOLES_MAX)
+            return err_set(e, ERR_LIMIT, "more than %d sockets to cover", HOLES_MAX);
     }
     return 0;
 }

@@ -2,12 +2,16 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agentd/egress/keeper/userns.h"
@@ -78,6 +82,58 @@ static void sockets_elsewhere_are_covered_but_for_bind(void **state)
         (void)close(second);
         (void)unlink(name);
     }
+}
+
+/* Makes and removes sockets without pause. */
+static pid_t start_churn(const char *stem)
+{
+    pid_t pid = fork();
+    char name[80];
+
+    if (pid != 0)
+        return pid;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (unsigned i = 0;; i = (i + 1) % 64) {
+        int fd;
+
+        (void)snprintf(name, sizeof name, "%s-%u", stem, i);
+        (void)unlink(name);
+        fd = boxed_listen(name, false);
+        if (fd >= 3)
+            (void)dup2(fd, 100 + (int)i); /* it stands until the next round */
+        (void)close(fd);
+    }
+}
+
+static void a_socket_that_goes_meanwhile_is_no_fault(void **state)
+{
+    enum {
+        ROUNDS = 30
+    };
+    static struct boxed_result r;
+    char stem[64], name[80];
+    pid_t pid;
+
+    (void)snprintf(stem, sizeof stem, "/var/tmp/egress-churn-%ld", (long)getpid());
+    pid = start_churn(stem);
+    assert_true(pid > 0);
+    EACH_MODE(m, state)
+    {
+        for (unsigned i = 0; i < ROUNDS; i++) {
+            boxed_run(&(struct boxed){.mode = m, .script = "echo made"}, &r);
+            if (strcmp(r.out, "made\n") != 0)
+                break;
+        }
+        if (strcmp(r.out, "made\n") != 0)
+            break;
+    }
+    (void)kill(pid, SIGKILL); /* ours, and not waited for yet */
+    (void)waitpid(pid, NULL, 0);
+    for (unsigned i = 0; i < 64; i++) {
+        (void)snprintf(name, sizeof name, "%s-%u", stem, i);
+        (void)unlink(name);
+    }
+    assert_string_equal(r.out, "made\n");
 }
 
 static void with_an_odd_runtime_folder(void)
@@ -170,6 +226,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(sockets_with_names_are_covered),
         cmocka_unit_test(sockets_elsewhere_are_covered_but_for_bind),
+        cmocka_unit_test(a_socket_that_goes_meanwhile_is_no_fault),
         cmocka_unit_test(the_runtime_folder_is_private_wherever_it_is),
         cmocka_unit_test(a_fixed_file_cannot_be_changed_inside),
         cmocka_unit_test(another_proc_is_covered),
