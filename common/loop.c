@@ -87,6 +87,19 @@ uint64_t clock_us(void)
     return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
+uint64_t clock_wall_ms(void)
+{
+    struct timespec ts;
+
+    (void)clock_gettime(CLOCK_REALTIME, &ts); /* nor for this one */
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+int64_t clock_wall_s(void)
+{
+    return (int64_t)(clock_wall_ms() / 1000);
+}
+
 uint64_t loop_now(const struct loop *l)
 {
     return uv_now(&l->uv);

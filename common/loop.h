@@ -33,6 +33,9 @@ void *loop_uv(struct loop *l);
 uint64_t loop_now(const struct loop *l);
 /** Microseconds, monotonic, read from the clock now. */
 uint64_t clock_us(void);
+/** Since 1970, for records and what expires by date; it may jump, so never for a wait. */
+uint64_t clock_wall_ms(void);
+int64_t clock_wall_s(void);
 
 /* -- descriptors -------------------------------------------------------------------- */
 

@@ -14,11 +14,11 @@
 #include <limits.h>
 #include <poll.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agentd/egress/sandbox_name.h"
 #include "common/log.h"
+#include "common/loop.h"
 #include "common/mem.h"
 
 enum {
@@ -43,14 +43,6 @@ struct audit {
     size_t n_rates;
     struct rate *rates[BUCKETS];
 };
-
-static uint64_t wall_ms(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &t); /* there always is one */
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* -- how many of one kind ------------------------------------------------------------------- */
 
@@ -114,7 +106,7 @@ static bool may_write(struct audit *a, const struct audit_record *r,
                       uint32_t *ret_repeated)
 {
     bool is_limited = r->kind == AUDIT_REFUSED || r->kind == AUDIT_NAME;
-    uint64_t now = wall_ms();
+    uint64_t now = clock_wall_ms();
     struct rate *rate;
 
     *ret_repeated = r->repeated;
@@ -155,7 +147,7 @@ static void lost_one(struct audit *a, const char *why)
     unsigned dropped;
 
     a->lost++;
-    if (log_rate_ok(&a->rate, wall_ms(), &dropped))
+    if (log_rate_ok(&a->rate, clock_wall_ms(), &dropped))
         log_err("audit.lost", "lost=%llu why=%s", (unsigned long long)a->lost,
                 log_q(why));
 }
@@ -190,7 +182,7 @@ void audit_write(struct audit *a, const struct audit_record *r)
     if (a == NULL || a->fd < 0 || !may_write(a, r, &full.repeated))
         return;
     if (full.ended_ms == 0)
-        full.ended_ms = wall_ms();
+        full.ended_ms = clock_wall_ms();
     if (full.started_ms == 0)
         full.started_ms = full.ended_ms;
     if (buf_adds(&line, "\n") < 0 || audit_print(&full, &line) < 0)

@@ -4,12 +4,12 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "agentd/egress/cmd/cmd.h"
 #include "agentd/egress/policy/decision.h"
 #include "agentd/link/proxy.h"
 #include "common/log.h"
+#include "common/loop.h"
 #include "common/mem.h"
 
 enum {
@@ -246,7 +246,7 @@ static int explain(const struct policy *p, const struct floor *floor,
     struct verdict v;
     bool allowed;
 
-    decide(p, floor, &x->t, (int64_t)time(NULL), &v);
+    decide(p, floor, &x->t, clock_wall_s(), &v);
     allowed = v.allowed;
     if (!v.allowed && v.stage != VERDICT_FLOOR && policy_mode(p) != POLICY_ENFORCE) {
         allowed = true; /* as in the guard: recorded, not refused */

@@ -4,19 +4,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "agentd/egress/guard/pins.h"
 #include "common/log.h"
 #include "common/mem.h"
-
-static uint64_t wall_ms(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &t); /* there always is one */
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static const char *end_word(enum flow_end end)
 {
@@ -73,7 +64,7 @@ struct flow *flow_new(struct flows *fs, int *take_fd, const struct sock_addr *fr
     f->to = *to;
     f->port = sock_port(to);
     f->uid = UINT32_MAX;
-    f->started_ms = wall_ms();
+    f->started_ms = clock_wall_ms();
     ip_from_sock(to, &f->meant);
     loop_timer_init(&f->deadline, flows_loop(fs), on_deadline, f);
     loop_job_init(&f->who_later, flows_loop(fs), flow_ask_who, f);
@@ -178,7 +169,7 @@ static void fill(const struct flow *f, struct audit_record *r, const char *name)
         .protocol = IPPROTO_TCP,
         .check = flow_check_name(f),
         .started_ms = f->started_ms,
-        .ended_ms = wall_ms(),
+        .ended_ms = clock_wall_ms(),
     };
 }
 

@@ -163,7 +163,7 @@ static void on_reap(void *arg)
 /* A flow that is decided again may end, and then only itself leaves the list. */
 static void each_open(struct flows *fs, bool (*which)(const struct flow *, int64_t now_s))
 {
-    int64_t now_s = ward_now_s(fs->ward);
+    int64_t now_s = clock_wall_s();
     struct flow *f, *next;
 
     for (f = fs->open; f; f = next) {

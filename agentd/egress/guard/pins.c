@@ -181,7 +181,7 @@ static void need_ports(const struct pins *p, const char *name, struct ports *por
     if (ports->are_known)
         return;
     ports->n =
-        decide_ports(p->ward->policy, name, ward_now_s(p->ward), ports->port, PORTS_MAX);
+        decide_ports(p->ward->policy, name, clock_wall_s(), ports->port, PORTS_MAX);
     ports->are_known = true;
 }
 
@@ -363,7 +363,7 @@ static void renew(struct pins *p, struct errand *r, struct pin_entry *e)
     uint16_t port[PORTS_MAX];
     size_t n;
 
-    n = decide_ports(p->ward->policy, e->name, ward_now_s(p->ward), port, PORTS_MAX);
+    n = decide_ports(p->ward->policy, e->name, clock_wall_s(), port, PORTS_MAX);
     if (!is_allowed(p, e) ||
         (!pin_ports_are(e, port, n) && pin_ports_set(e, port, n) < 0)) {
         e->held = 0; /* its end stands */
@@ -410,7 +410,7 @@ static void reload_ports(const struct pins *p, struct pin_entry *e)
     e->n_ports = 0;
     e->is_dead = !is_allowed(p, e);
     if (!e->is_dead)
-        n = decide_ports(p->ward->policy, e->name, ward_now_s(p->ward), port, PORTS_MAX);
+        n = decide_ports(p->ward->policy, e->name, clock_wall_s(), port, PORTS_MAX);
     if (pin_ports_set(e, port, n) < 0)
         e->is_dead = true;
 }

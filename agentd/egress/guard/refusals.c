@@ -50,7 +50,7 @@ static void verdict_of(const struct ward *w, const struct nflog_packet *p,
     enum verdict_stage stage = stage_of(p->why);
 
     if (stage != VERDICT_LIMIT && t.addr.family != 0) {
-        decide(w->policy, &w->guard->floor, &t, ward_now_s(w), ret);
+        decide(w->policy, &w->guard->floor, &t, clock_wall_s(), ret);
         if (!ret->allowed)
             return;
     }

@@ -1,28 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/guard/ward.h"
 
-#include <time.h>
-
 #include "agentd/egress/policy/learn.h"
-
-static uint64_t wall_ms(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &t); /* there always is one */
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-int64_t ward_now_s(const struct ward *w)
-{
-    UNUSED_ARG(w);
-    return (int64_t)(wall_ms() / 1000);
-}
 
 void ward_decide(const struct ward *w, const struct target *t, struct verdict *ret,
                  bool *ret_would_refuse)
 {
-    decide(w->policy, &w->guard->floor, t, ward_now_s(w), ret);
+    decide(w->policy, &w->guard->floor, t, clock_wall_s(), ret);
     *ret_would_refuse = !ret->allowed && ret->stage != VERDICT_FLOOR &&
                         policy_mode(w->policy) != POLICY_ENFORCE;
     ret->allowed |= *ret_would_refuse;
@@ -45,7 +29,7 @@ static void fill(const struct ward *w, struct audit_record *r)
     if (r->by == NULL)
         r->by = r->kind == AUDIT_NAME ? "dns" : "guard";
     if (r->ended_ms == 0)
-        r->ended_ms = wall_ms();
+        r->ended_ms = clock_wall_ms();
     if (r->started_ms == 0)
         r->started_ms = r->ended_ms;
 }

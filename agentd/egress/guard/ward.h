@@ -23,12 +23,11 @@ struct refusals;
 struct guard {
     struct loop *loop;
     struct audit *audit;
-    struct keeper_link
-        *keeper;        /* guard/keeper_link.h: PIN, WANT_REPLY, ASK_WHO with answers */
-    struct floor floor; /* changes under FLOOR */
+    struct keeper_link *keeper;       /* PIN, WANT_REPLY, ASK_WHO with answers */
+    struct floor floor;               /* changes under FLOOR */
     char resolvers[CHANNEL_TEXT_MAX]; /* the system's, "addr:port,..." */
-    int store_fd; /* of trusted certificates (tls_store_open()); nothing can be opened later.
-                     0: none */
+    /* Of trusted certificates (tls_store_open()), as nothing can be opened later; 0: none. */
+    int store_fd;
 };
 
 struct ward {
@@ -46,8 +45,6 @@ struct ward {
     struct channel_counts counts;
 };
 
-/** Seconds since 1970. */
-int64_t ward_now_s(const struct ward *w);
 /** decide() with this ward's policy and floor. In audit and learn mode a denial that is not
  *  the floor becomes allowed, with *ret_would_refuse; stage, rule and text stay what they are.
  *  Pure: see ward_learn(). */
@@ -56,7 +53,8 @@ void ward_decide(const struct ward *w, const struct target *t, struct verdict *r
 /** A connection is made to t: in mode learn it is to be in the policy that is proposed. */
 void ward_learn(struct ward *w, const struct target *t);
 /** A refusal's record, with what the ward knows filled in: sandbox, policy, time, and kind and by
- *  where they are 0 (the guard's own is of TCP). (pid and comm 0 and uid UINT32_MAX are "not known".) Counts it. */
+ *  where they are 0: the guard's own is of TCP. pid 0 and uid UINT32_MAX are "not known". Counts
+ *  it. */
 void ward_record_refusal(struct ward *w, struct audit_record *r);
 /** The record of a connection at its end, the same way. */
 void ward_record_connection(struct ward *w, struct audit_record *r);
