@@ -255,9 +255,9 @@ class Runc:
         pass  # `run` ends with its container
 
 
-def probe(*more, wait=5):
-    """The command that asks for all of ALLOWED and DENIED."""
-    return ["/usr/bin/python3", "-c", PROBE, json.dumps([*ALLOWED, *DENIED, *more]), str(wait)]
+def probe(*more, wait=5, first=(*ALLOWED, *DENIED)):
+    """The command that asks for all of ALLOWED and DENIED, and for more."""
+    return ["/usr/bin/python3", "-c", PROBE, json.dumps([*first, *more]), str(wait)]
 
 
 def judge(done):
