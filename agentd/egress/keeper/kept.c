@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/log.h"
 #include "common/mem.h"
@@ -57,14 +56,6 @@ void kept_fill(const struct kept *s, const struct policy *p, struct nft_sandbox 
         veth_fill(&s->veth, ret);
 }
 
-static uint64_t wall_ms(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &t); /* this clock is always there */
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 void keeper_event(struct keeper *k, const struct kept *s, const char *event,
                   const char *text)
 {
@@ -74,7 +65,7 @@ void keeper_event(struct keeper *k, const struct kept *s, const char *event,
     r.sandbox = s ? s->name : NULL;
     r.hash = s ? policy_hash(s->policy) : NULL;
     r.text = text;
-    r.started_ms = r.ended_ms = wall_ms();
+    r.started_ms = r.ended_ms = clock_wall_ms();
     audit_write(k->audit, &r);
     log_notice("egress.event", "what=%s sandbox=%s text=%s", event, s ? s->name : "-",
                text ? log_q(text) : "\"\"");
