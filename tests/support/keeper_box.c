@@ -18,11 +18,12 @@
 #include "tests/support/test.h"
 
 enum {
-    WAIT_MS = 5000
+    WAIT_MS = 5000,
+    LINGER_MS = 500
 };
 
 struct order {
-    char what; /* 'c' connect, 's' send, 'a' ask */
+    char what; /* 'c' connect, 'l' and linger, 's' send, 'a' ask */
     uint16_t port;
     char addr[64], name[128];
 };
@@ -59,9 +60,10 @@ static int try_connect(const struct order *o, int fd, const struct sock_addr *a)
         err = sock_error(fd);
     if (err == 0)
         err = wait_for(fd, POLLIN);
-    (void)o;
     if (err != 0)
         return err;
+    if (o->what == 'l')
+        (void)poll(NULL, 0, LINGER_MS);
     switch (recv(fd, got, sizeof got, 0)) {
     case -1:
         return errno;
@@ -116,12 +118,13 @@ static void obey(const struct order *o, struct answer *ret)
     memset(ret, 0, sizeof *ret);
     if (sock_parse_ip(span_str(o->addr), o->port, &a) < 0)
         abort();
-    fd = socket(
-        a.u.sa.sa_family,
-        (o->what == 'c' ? SOCK_STREAM : SOCK_DGRAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    fd = socket(a.u.sa.sa_family,
+                (o->what != 's' && o->what != 'a' ? SOCK_STREAM : SOCK_DGRAM) |
+                    SOCK_NONBLOCK | SOCK_CLOEXEC,
+                0);
     if (fd < 0)
         die("socket");
-    if (o->what == 'c')
+    if (o->what == 'c' || o->what == 'l')
         ret->code = try_connect(o, fd, &a);
     else if (o->what == 's')
         ret->code = sendto(fd, "x", 1, 0, &a.u.sa, a.len) < 0 ? errno : 0;
@@ -261,6 +264,15 @@ int keeper_box_connect(struct keeper_scene *s, struct keeper_box *b, const char 
                        uint16_t port)
 {
     struct order o = {.what = 'c', .port = port};
+
+    (void)snprintf(o.addr, sizeof o.addr, "%s", addr);
+    return give(s, b, &o, NULL);
+}
+
+int keeper_box_linger(struct keeper_scene *s, struct keeper_box *b, const char *addr,
+                      uint16_t port)
+{
+    struct order o = {.what = 'l', .port = port};
 
     (void)snprintf(o.addr, sizeof o.addr, "%s", addr);
     return give(s, b, &o, NULL);

@@ -59,6 +59,9 @@ int keeper_box_reload(struct keeper_scene *s, const char *name, const char *poli
 /** From inside; the loop runs meanwhile. 0 when "hello" came, else the errno. */
 int keeper_box_connect(struct keeper_scene *s, struct keeper_box *b, const char *addr,
                        uint16_t port);
+/** The same, open for half a second. */
+int keeper_box_linger(struct keeper_scene *s, struct keeper_box *b, const char *addr,
+                      uint16_t port);
 /** A datagram: 0 or the errno of sending it. */
 int keeper_box_send(struct keeper_scene *s, struct keeper_box *b, const char *addr,
                     uint16_t port);

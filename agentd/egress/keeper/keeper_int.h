@@ -144,6 +144,7 @@ struct keeper {
     size_t n_guard_for;
     uint64_t guard_for_sum;
     struct kept_rate who_rate, restore_rate;
+    uint64_t who_window_ms, who_spent_us;
     /* keeper_watch.c */
     struct loop_timer check;
     uint32_t rounds;

@@ -25,6 +25,8 @@ enum {
     PIDS_MAX = 4096,     /* looked at for one question */
     FDS_MAX = 2000,
     DIAG_MS = 100,
+    SCAN_US = 5000,   /* one question's, since pins wait meanwhile */
+    SPEND_US = 50000, /* all questions' in a second: the rest is "not known" */
 };
 
 /* -- the socket ---------------------------------------------------------------------------------- */
@@ -110,7 +112,13 @@ struct look {
     char want[32]; /* "socket:[INODE]" */
     unsigned fds, pids;
     struct stat ns;
+    uint64_t end_us;
 };
+
+static bool is_over(const struct look *l)
+{
+    return l->pids >= PIDS_MAX || l->fds >= FDS_MAX || clock_us() >= l->end_us;
+}
 
 static bool is_in_sandbox(const struct look *l, pid_t pid)
 {
@@ -132,7 +140,7 @@ static bool has_socket(struct look *l, pid_t pid)
     d = opendir(path);
     if (!d)
         return false;
-    while (!found && l->fds < FDS_MAX && (de = readdir(d)) != NULL) {
+    while (!found && !is_over(l) && (de = readdir(d)) != NULL) {
         ssize_t n;
 
         if (de->d_name[0] == '.')
@@ -154,8 +162,7 @@ static pid_t scan(struct look *l)
 
     if (!d)
         return 0;
-    while (found == 0 && l->pids < PIDS_MAX && l->fds < FDS_MAX &&
-           (de = readdir(d)) != NULL) {
+    while (found == 0 && !is_over(l) && (de = readdir(d)) != NULL) {
         long pid = de->d_name[0] >= '1' && de->d_name[0] <= '9'
                        ? strtol(de->d_name, NULL, 10)
                        : 0;
@@ -172,7 +179,7 @@ static pid_t scan(struct look *l)
 
 static pid_t find_process(struct kept *s, uint32_t inode)
 {
-    struct look l = {.ns = s->ns_stat};
+    struct look l = {.ns = s->ns_stat, .end_us = clock_us() + SCAN_US};
 
     if (inode == 0 || l.ns.st_ino == 0)
         return 0;
@@ -182,6 +189,24 @@ static pid_t find_process(struct kept *s, uint32_t inode)
         return s->last_pid;
     s->last_pid = scan(&l);
     return s->last_pid;
+}
+
+/* As find_process(), while there is time for it in this second. */
+static pid_t find_in_time(struct kept *s, uint32_t inode, uint64_t now_ms)
+{
+    struct keeper *k = s->keeper;
+    uint64_t began = clock_us();
+    pid_t pid;
+
+    if (now_ms - k->who_window_ms >= 1000) {
+        k->who_window_ms = now_ms;
+        k->who_spent_us = 0;
+    }
+    if (k->who_spent_us >= SPEND_US)
+        return 0;
+    pid = find_process(s, inode);
+    k->who_spent_us += clock_us() - began;
+    return pid;
 }
 
 void keeper_who(struct kept *s, const struct channel_msg *ask, struct channel_msg *ret)
@@ -199,7 +224,7 @@ void keeper_who(struct kept *s, const struct channel_msg *ask, struct channel_ms
     if (!find_socket(s, ask, &inode, &uid))
         return;
     ret->uid = uid;
-    ret->pid = find_process(s, inode);
+    ret->pid = find_in_time(s, inode, now);
     if (ret->pid == 0)
         return;
     process_name(ret->pid, name);
