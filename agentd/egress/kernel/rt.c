@@ -266,6 +266,8 @@ static unsigned width(const struct ip_addr *a)
     return a->family == AF_INET ? 4 : 16;
 }
 
+/* Without the prefix's own route, which IPv6 would have before the address's local one: for a
+ * moment the address would be unreachable. */
 static int addr_add(int fd, const struct ip_addr *a)
 {
     _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
@@ -276,10 +278,44 @@ static int addr_add(int fd, const struct ip_addr *a)
     head->ifa_family = a->family;
     head->ifa_prefixlen = (uint8_t)(width(a) * 8);
     head->ifa_index = LO;
-    head->ifa_flags = a->family == AF_INET6 ? IFA_F_NODAD : 0;
     mnl_attr_put(m, IFA_LOCAL, width(a), a->bytes);
     mnl_attr_put(m, IFA_ADDRESS, width(a), a->bytes);
+    if (a->family == AF_INET6)
+        mnl_attr_put_u32(m, IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE);
     return change(fd, m);
+}
+
+static void tentative_reset(void *arg)
+{
+    *(bool *)arg = false;
+}
+
+static int take_tentative(const struct nlmsghdr *m, void *arg)
+{
+    const struct ifaddrmsg *head = mnl_nlmsg_get_payload(m);
+
+    if (m->nlmsg_type == RTM_NEWADDR && head->ifa_index == LO &&
+        head->ifa_flags & IFA_F_TENTATIVE)
+        *(bool *)arg = true;
+    return 0;
+}
+
+/* IPv6 addresses are made ready by a worker of the kernel's, soon. */
+static int settle(int fd)
+{
+    for (int i = 0; i < RT_MS; i++) {
+        _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
+        struct nlmsghdr *m = request(buf, RTM_GETADDR, 0, sizeof(struct ifaddrmsg));
+        bool is_tentative;
+
+        if (dump(fd, m, take_tentative, &is_tentative, tentative_reset) < 0)
+            return -1;
+        if (!is_tentative)
+            return 0;
+        (void)poll(NULL, 0, 1);
+    }
+    errno = ETIMEDOUT;
+    return -1;
 }
 
 /* "local default dev lo" in a table; @source  NULL: none */
@@ -340,6 +376,8 @@ int rt_seal(int fd, bool *ret_has_ip6, struct err *e)
             return err_sys(e, "make every IPv6 address local");
         has_ip6 = false;
     }
+    if (has_ip6 && settle(fd) < 0)
+        return err_sys(e, "wait for the IPv6 addresses of lo");
     *ret_has_ip6 = has_ip6;
     return 0;
 }
