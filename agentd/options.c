@@ -16,6 +16,7 @@ const char options_usage[] =
     "                                   publish one port and print its URL\n"
     "       agentd ports                what is listening here, once\n"
     "       agentd doctor               check name, proxy, TLS, upgrade and token\n"
+    "       agentd egress COMMAND ...   what a sandbox may reach: agentd egress help\n"
     "       agentd version\n"
     "options of all:\n"
     "  --server https://DOMAIN[:PORT]   the service            (TUNNEL_SERVER)\n"
