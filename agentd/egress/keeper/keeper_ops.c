@@ -76,14 +76,29 @@ static bool may_reply_from(const struct channel_msg *m)
     return ip_classify(a) != IP_MULTICAST && memcmp(a->bytes, zero, sizeof zero) != 0;
 }
 
-/* It only sends: what the sandbox would send to it is dropped before it takes memory. */
+/* It only sends: what the sandbox would send to it is dropped before it takes memory. And that for
+ * good, or it would be a name server at whatever address the guard likes. */
 static int send_only(int fd, struct err *e)
 {
     struct sock_filter none = BPF_STMT(BPF_RET | BPF_K, 0);
     struct sock_fprog drop = {.len = 1, .filter = &none};
+    int on = 1;
 
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &drop, sizeof drop) < 0
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &drop, sizeof drop) < 0 ||
+                   setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof on) < 0
                ? err_sys(e, "close a reply socket's inside")
+               : 0;
+}
+
+/* In the host's namespace only the sandbox's own way: a socket at an address there takes the
+ * questions that others, the host first of all, send to a name server at the same one. */
+static int keep_to_way(const struct kept *s, int fd, struct err *e)
+{
+    const char *way = s->veth.way;
+
+    return s->tier == EGRESS_VETH && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, way,
+                                                (socklen_t)strlen(way)) < 0
+               ? err_sys(e, "bind a reply socket to %s", way)
                : 0;
 }
 
@@ -103,6 +118,8 @@ static int reply_socket(struct kept *s, const struct ip_addr *a, struct err *e)
         rc = err_sys(e, "make a reply socket transparent");
     if (rc == 0)
         rc = send_only(fd, e);
+    if (rc == 0)
+        rc = keep_to_way(s, fd, e);
     if (rc == 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
         rc = err_sys(e, "share a reply socket's address");
     if (rc == 0 && bind(fd, &at.u.sa, at.len) < 0)
