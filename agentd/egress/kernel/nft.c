@@ -29,7 +29,7 @@ struct nft {
     struct nft_batch batch;
     bool is_installed, has_guard;
     enum egress_tier tier;
-    char table[32];
+    char table[NFT_TABLE_MAX];
     struct known *known; /* by index */
     size_t n_known, cap_known;
     struct nft_rects guard_for; /* private space of sandboxes that are elsewhere */
@@ -47,12 +47,24 @@ struct nft *nft_open(int *take_fd, struct err *e)
         return NULL;
     }
     n->magic = NFT_MAGIC;
-    batch_init(&n->batch, EGRESS_NFT, 0);
+    memcpy(n->table, EGRESS_NFT, sizeof EGRESS_NFT);
+    batch_init(&n->batch, n->table, 0);
     if (link_open(&n->link, take_fd, e) < 0) {
         mem_free(n);
         return NULL;
     }
     return n;
+}
+
+void nft_own_table(struct nft *n, const char *name)
+{
+    (void)snprintf(n->table, sizeof n->table, "%s", name); /* the caller's: it fits */
+    n->batch.is_owned = true;
+}
+
+const char *nft_table(const struct nft *n)
+{
+    return n->table;
 }
 
 static void forget(struct nft *n)
@@ -192,7 +204,7 @@ static int check(const struct nft *n, const struct nft_sandbox *s, struct err *e
 static int put_sandbox(struct nft *n, const struct nft_sandbox *s, struct known *ret)
 {
     const struct known *old = find(n, s->index);
-    struct nft_judge j = {.tier = n->tier, .is_new = old == NULL};
+    struct nft_judge j = {.tier = n->tier};
     struct nft_plan plan;
 
     *ret = (struct known){.index = s->index, .at = *s};
@@ -313,7 +325,7 @@ int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_san
     fresh->batch = n->batch;
     fresh->next_tag = n->next_tag;
     adopt(fresh, base);
-    link_begin(&n->link, &fresh->batch, EGRESS_NFT);
+    link_begin(&n->link, &fresh->batch, n->table);
     rc = put_all(fresh, base, s, n_sandboxes, e);
     if (rc == 0)
         rc = link_commit(&n->link, &fresh->batch, e);
@@ -347,7 +359,7 @@ int nft_sandbox_set(struct nft *n, const struct nft_sandbox *s, struct err *e)
 
     if (check(n, s, e) < 0)
         return -1;
-    link_begin(&n->link, &n->batch, EGRESS_NFT);
+    link_begin(&n->link, &n->batch, n->table);
     if (reserve(n, 1) < 0 || put_sandbox(n, s, &k) < 0 || put_guard_nets(n, &k, 1, 0) < 0)
         rc = no_memory(e);
     else
@@ -365,7 +377,7 @@ int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e)
 
     if (k == NULL)
         return err_set(e, ERR_NOTFOUND, "nftables: there is no sandbox %u", s->index);
-    link_begin(&n->link, &n->batch, EGRESS_NFT);
+    link_begin(&n->link, &n->batch, n->table);
     if (is_veth) {
         struct nft_sandbox was = origin_of(k);
 
@@ -384,7 +396,7 @@ int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e)
 
 int nft_uninstall(struct nft *n, struct err *e)
 {
-    link_begin(&n->link, &n->batch, EGRESS_NFT);
+    link_begin(&n->link, &n->batch, n->table);
     for (int i = n->tier == EGRESS_VETH ? 0 : 1; i < 2; i++) {
         n->batch.family = i == 0 ? NFPROTO_NETDEV : NFPROTO_INET;
         build_table(&n->batch); /* deleting what is not there is an error */
@@ -470,7 +482,7 @@ int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_
         else
             n4 = sort_pin(n->pin4, n4, &x, *len);
     }
-    link_begin(&n->link, &n->batch, EGRESS_NFT);
+    link_begin(&n->link, &n->batch, n->table);
     put_pins(&n->batch, NFT_SET_PIN4, n->pin4, n4, len4);
     put_pins(&n->batch, NFT_SET_PIN6, n->pin6, n6, len6);
     return link_commit(&n->link, &n->batch, e);
@@ -484,11 +496,11 @@ int nft_counts(struct nft *n, uint32_t index, struct nft_counts *ret, struct err
     char name[40];
 
     (void)snprintf(name, sizeof(name), "s%u_refused", index);
-    if (link_counter(&n->link, EGRESS_NFT, name, &c.refused_packets, &c.refused_bytes,
+    if (link_counter(&n->link, n->table, name, &c.refused_packets, &c.refused_bytes,
                      e) < 0)
         return -1;
     (void)snprintf(name, sizeof(name), "s%u_guarded", index);
-    if (link_counter(&n->link, EGRESS_NFT, name, &c.guarded_packets, &c.guarded_bytes,
+    if (link_counter(&n->link, n->table, name, &c.guarded_packets, &c.guarded_bytes,
                      e) < 0)
         return -1;
     *ret = c;
@@ -504,11 +516,12 @@ static int expected(struct nft *n, const struct nft_base *base,
     struct nft_rects nets = {0};
     int rc = 0;
 
-    batch_init(&b, EGRESS_NFT, 1);
+    batch_init(&b, n->table, 1);
+    b.is_owned = n->batch.is_owned;
     rules_base(&b, base);
     for (size_t i = 0; i < count && rc == 0; i++) {
         const struct known *k = find(n, s[i].index);
-        struct nft_judge j = {.tier = base->tier, .is_new = true};
+        struct nft_judge j = {.tier = base->tier};
         struct nft_plan plan;
 
         if (k == NULL || plan_make(&plan, s[i].policy) < 0) {
@@ -544,7 +557,8 @@ int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sand
     int rc;
 
     if (expected(n, base, s, n_sandboxes, &want, e) < 0 ||
-        link_dump(&n->link, EGRESS_NFT, base->tier == EGRESS_VETH, &have, e) < 0)
+        link_dump(&n->link, n->table, base->tier == EGRESS_VETH && !base->is_guard_only,
+                  &have, e) < 0)
         return -1;
     rc = lines_diff(&want, &have, what, sizeof(what));
     if (rc < 0)

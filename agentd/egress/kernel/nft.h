@@ -38,16 +38,15 @@ struct nft_base {
     enum egress_tier tier;
     const struct ip_net *own; /* VETH: the host's addresses, beyond ip_class_nets(true) */
     size_t n_own;
-    uint32_t
-        guard_uid; /* VETH, and for run's host side: floor for the guard's sockets; 0: no such
-                           rule */
-    const struct sock_addr
-        *guard_may; /* resolvers and proxies that the guard may reach although
-                                          they are floor or private */
+    /* VETH: floor for the sockets of this user, the guard's; 0: no such rule. */
+    uint32_t guard_uid;
+    bool is_guard_only; /* and nothing else: see nft_own_table() */
+    /* Resolvers and proxies that the guard may reach although they are floor or private. */
+    const struct sock_addr *guard_may;
     size_t n_guard_may;
-    const struct policy *const *
-        guard_for; /* sandboxes that are not in this table, whose guard it is too: what they
-                                              allow of private space it may dial */
+    /* Sandboxes that are not in this table, whose guard it is too: what they allow of private
+     * space it may dial. */
+    const struct policy *const *guard_for;
     size_t n_guard_for;
 };
 
@@ -75,7 +74,11 @@ struct nft_pin {
 
 /** @take_fd  an AF_NETLINK, NETLINK_NETFILTER socket made in the namespace */
 struct nft *nft_open(int *take_fd, struct err *e);
-void nft_close(struct nft *n); /* leaves the table */
+void nft_close(struct nft *n); /* leaves the table, unless it is owned */
+/** Before nft_install(): an inet table of another name (copied), which nobody else can change and
+ *  which goes with the socket: `run` has one on the host, beside others of its kind. */
+#define NFT_TABLE_MAX 32
+void nft_own_table(struct nft *n, const char *name);
 
 /* Each is one batch: done wholly and acknowledged, or -1 with *e in words and nothing changed. */
 /** Make the table anew, with no sandboxes: what was there of ours is replaced atomically. */

@@ -28,11 +28,13 @@ void batch_done(struct nft_batch *b)
 void batch_reset(struct nft_batch *b, const char *table, uint32_t seq)
 {
     struct buf keep = b->bytes;
+    bool is_owned = b->is_owned;
 
     rule_drop(b);
     keep.len = 0;
     batch_init(b, table, seq);
     b->bytes = keep;
+    b->is_owned = is_owned;
 }
 
 /* A message's head at the batch's end; NULL when there is no room. */

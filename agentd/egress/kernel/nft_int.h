@@ -92,6 +92,7 @@ struct nft_batch {
     bool is_failed;
     uint8_t family; /* NFPROTO_INET, NFPROTO_NETDEV */
     const char *table;
+    bool is_owned;           /* NFT_TABLE_F_OWNER */
     struct nftnl_rule *rule; /* being built */
 };
 void batch_init(struct nft_batch *b, const char *table, uint32_t seq);
@@ -225,12 +226,11 @@ uint32_t plan_sets(const struct nft_plan *p); /* bits, 1 << NFT_NET4 ... */
 /** The tables without sandboxes: deletes what was there, then makes them. */
 void rules_base(struct nft_batch *b, const struct nft_base *base);
 /** @tag   the sandbox's, for its pins
- *  @old   the sets it has now; 0 with is_new */
+ *  @old   the sets it has now; 0 for a new one */
 struct nft_judge {
     enum egress_tier tier;
     uint32_t tag;
     uint32_t old_sets;
-    bool is_new;
 };
 void rules_sandbox(struct nft_batch *b, const struct nft_sandbox *s,
                    const struct nft_plan *p, const struct nft_judge *j);
@@ -297,6 +297,7 @@ int link_counter(struct nft_link *l, const char *table, const char *name,
 
 /** Of the socket that makes our changes. */
 uint32_t nft_port(const struct nft *n);
+const char *nft_table(const struct nft *n);
 
 /* -- comparing (nft_verify.c) ------------------------------------------------------------------------ */
 

@@ -35,7 +35,7 @@ int nft_monitor_start(int fd, struct err *e)
 
 /* Is a message about our tables? Attribute 1 is the table's name in every kind of them
  * but NEWGEN's. */
-static bool is_ours(const struct nlmsghdr *m)
+static bool is_ours(const struct nlmsghdr *m, const char *table)
 {
     const uint8_t *p = (const uint8_t *)m + NLMSG_HDRLEN + sizeof(struct nfgenmsg);
     size_t left = m->nlmsg_len - NLMSG_HDRLEN - sizeof(struct nfgenmsg);
@@ -50,8 +50,8 @@ static bool is_ours(const struct nlmsghdr *m)
         if (a.nla_len < sizeof(a) || a.nla_len > left)
             return true; /* cannot be read: look */
         if ((a.nla_type & NLA_TYPE_MASK) == NFTA_TABLE_NAME)
-            return a.nla_len == sizeof(a) + sizeof(EGRESS_NFT) &&
-                   memcmp(p + sizeof(a), EGRESS_NFT, sizeof(EGRESS_NFT)) == 0;
+            return a.nla_len == sizeof(a) + strlen(table) + 1 &&
+                   memcmp(p + sizeof(a), table, strlen(table) + 1) == 0;
         step = NLA_ALIGN(a.nla_len);
         if (step > left)
             break;
@@ -61,7 +61,7 @@ static bool is_ours(const struct nlmsghdr *m)
     return false;
 }
 
-static bool is_touched(const uint8_t *p, size_t len, uint32_t own)
+static bool is_touched(const uint8_t *p, size_t len, const struct nft *n)
 {
     while (len >= sizeof(struct nlmsghdr)) {
         const struct nlmsghdr *m = (const struct nlmsghdr *)(const void *)p;
@@ -69,8 +69,8 @@ static bool is_touched(const uint8_t *p, size_t len, uint32_t own)
 
         if (m->nlmsg_len < sizeof(*m) || m->nlmsg_len > len)
             return true;
-        if (m->nlmsg_type >> 8 == NFNL_SUBSYS_NFTABLES && m->nlmsg_pid != own &&
-            m->nlmsg_len >= NLMSG_HDRLEN + sizeof(struct nfgenmsg) && is_ours(m))
+        if (m->nlmsg_type >> 8 == NFNL_SUBSYS_NFTABLES && m->nlmsg_pid != nft_port(n) &&
+            m->nlmsg_len >= NLMSG_HDRLEN + sizeof(struct nfgenmsg) && is_ours(m, nft_table(n)))
             return true;
         step = NLMSG_ALIGN(m->nlmsg_len);
         if (step > len)
@@ -102,7 +102,7 @@ enum nft_change nft_monitor_read(const struct nft *n, int fd)
             continue; /* not the kernel */
         if ((size_t)got > sizeof(in))
             return NFT_CHANGE_LOST;
-        if (is_touched(in, (size_t)got, nft_port(n)))
+        if (is_touched(in, (size_t)got, n))
             change = NFT_CHANGE_OURS_TOUCHED;
     }
     return change;

@@ -299,6 +299,14 @@ void rules_base(struct nft_batch *b, const struct nft_base *base)
 {
     bool is_sealed = base->tier == EGRESS_SEALED;
 
+    if (base->is_guard_only) {
+        build_table(b);
+        build_table_drop(b);
+        build_table(b);
+        base_sets(b, base);
+        base_guard(b, base);
+        return;
+    }
     if (!is_sealed) {
         b->family = NFPROTO_NETDEV;
         build_table(b);

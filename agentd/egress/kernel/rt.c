@@ -498,7 +498,7 @@ int rt_tproxy_verify(int fd, struct err *e)
 
     if (has_both < 0)
         return -1;
-    for (int i = 0; i <= has_both; i++) {
+    for (int i = 0; i < (has_both > 0 ? 2 : 1); i++) {
         const char *v = i == 0 ? "IPv4" : "IPv6";
         struct fib_rule_hdr *rule;
         struct rtmsg *route;

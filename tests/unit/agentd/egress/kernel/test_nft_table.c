@@ -157,7 +157,7 @@ static int build_all(enum egress_tier tier, const struct policy *p)
 {
     AUTO(buf_done)
     struct buf text = BUF_INIT;
-    struct nft_judge j = {.tier = tier, .tag = 1, .is_new = true};
+    struct nft_judge j = {.tier = tier, .tag = 1};
     struct nft_sandbox s;
     struct nft_base base;
     struct nft_batch b;
