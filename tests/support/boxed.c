@@ -77,6 +77,8 @@ void boxed_supervise(const struct boxed *sc)
     struct err e = {0};
     int code;
 
+    if (chdir("/") < 0) /* the tests' own folder may be one that a sandbox does not show */
+        _exit(BOXED_CANNOT);
     (void)signal(SIGTERM, on_term);
     (void)setenv("TUNNEL_TOKEN", "secret-token", 1);
     (void)setenv("TUNNEL_SERVER", "https://preview.example.com", 1);
