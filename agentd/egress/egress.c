@@ -5,12 +5,7 @@
 #include <string.h>
 
 #include "agentd/egress/cmd/cmd.h"
-
-enum {
-    EXIT_DONE = 0,
-    EXIT_FAIL = 1,
-    EXIT_USAGE = 2
-};
+#include "agentd/egress/tell.h"
 
 static const struct {
     const char *name;

@@ -8,15 +8,14 @@
 #include <unistd.h>
 
 #include "agentd/egress/cmd/cmd.h"
+#include "agentd/egress/cmd/cmd_options.h"
 #include "agentd/egress/keeper/control_socket.h"
 #include "agentd/egress/keeper/veth.h"
+#include "agentd/egress/tell.h"
 #include "common/crypto.h"
 #include "common/json.h"
-#include "common/mem.h"
 
 enum {
-    EXIT_FAIL = 1,
-    EXIT_USAGE = 2,
     RUN_SOCKETS_MAX = 1024, /* asked by one `status` */
 };
 
@@ -26,20 +25,7 @@ struct options {
     bool is_json;
 };
 
-/* -- options ------------------------------------------------------------------------------------------- */
-
-static int usage(const char *cmd, const char *text, const char *what)
-{
-    (void)fprintf(stderr, "agentd egress %s: %s%.60s\n", cmd, text,
-                  what); /* nowhere else to say it */
-    return EXIT_USAGE;
-}
-
-static int fail(const char *cmd, const struct err *e)
-{
-    (void)fprintf(stderr, "agentd egress %s: %s\n", cmd, e->msg); /* as above */
-    return e->code == ERR_CONFIG ? EXIT_USAGE : EXIT_FAIL;
-}
+/* -- words of a command line ------------------------------------------------------------------ */
 
 static pid_t read_pid(const char *text)
 {
@@ -53,66 +39,17 @@ static pid_t read_pid(const char *text)
     return errno == 0 && *end == '\0' && n <= INT_MAX ? (pid_t)n : 0;
 }
 
-/* @takes  the options that this command has, each as " --name " */
-static int read_options(int argc, char **argv, const char *takes, struct options *o)
-{
-    char key[40];
+/* -- requests ------------------------------------------------------------------------------ */
 
-    for (int i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-
-        if (snprintf(key, sizeof key, " %s ", argv[i]) >= (int)sizeof key ||
-            !strstr(takes, key))
-            return usage(argv[0], "not understood: ", argv[i]);
-        if (!strcmp(argv[i], "--json")) {
-            o->is_json = true;
-            continue;
-        }
-        if (!value || !value[0])
-            return usage(argv[0], "a value is missing after ", argv[i]);
-        if (!strcmp(argv[i], "--policy"))
-            o->policy = value;
-        else if (!strcmp(argv[i], "--netns"))
-            o->netns = value;
-        else if (!strcmp(argv[i], "--iface"))
-            o->iface = value;
-        else if (!strcmp(argv[i], "--name"))
-            o->name = value;
-        else if (!strcmp(argv[i], "--socket"))
-            o->socket = value;
-        else if ((o->pid = read_pid(value)) == 0)
-            return usage(argv[0], "no process id: ", value);
-        i++;
-    }
-    return 0;
-}
-
-/* -- requests ------------------------------------------------------------------------------------------ */
-
-static void print_faults(const char *cmd, const struct policy_faults *f)
-{
-    for (size_t i = 0; i < f->n; i++) {
-        const struct policy_fault *at = &f->at[i];
-
-        (void)fprintf(stderr, "agentd egress %s: policy%s%s%s%s: %s%s\n", cmd,
-                      at->file[0] ? " " : "", at->file, at->path[0] ? " " : "", at->path,
-                      at->is_warning ? "warning: " : "", at->text); /* as above */
-    }
-}
-
-/* Its canonical text, read with our own rights. */
+/* Its canonical text, read with our own rights. What is wrong with it is told. */
 static int put_policy(const char *cmd, const char *name, struct buf *out)
 {
-    struct policy_faults *faults = mem_zalloc(1, sizeof *faults);
-    struct policy *p = faults ? policy_load(name, faults) : NULL;
+    struct policy *p = tell_policy_load(cmd, name);
     int rc = p ? policy_print(p, out) : -1;
 
-    if (faults)
-        print_faults(cmd, faults);
-    if (rc < 0 && (!faults || p))
-        (void)fprintf(stderr, "agentd egress %s: no memory\n", cmd); /* as above */
+    if (p && rc < 0)
+        tell(cmd, "no memory");
     policy_unref(p);
-    mem_free(faults);
     return rc;
 }
 
@@ -157,7 +94,7 @@ static int ask(const struct options *o, struct span request, struct buf *ret,
     return -1;
 }
 
-/* -- attach -------------------------------------------------------------------------------------------- */
+/* -- attach -------------------------------------------------------------------------------- */
 
 /* Sealed is what has nothing but lo; whether it can be a veth the keeper says. */
 static int find_tier(const struct options *o, enum egress_tier *ret, struct err *e)
@@ -207,6 +144,35 @@ static int put_attach(const struct options *o, const char *name, enum egress_tie
     return o->iface ? put_member(out, "iface", o->iface) : 0;
 }
 
+static int attach_options(int argc, char **argv, struct options *o)
+{
+    const char *pid = NULL;
+    const struct cmd_option takes[] = {
+        {.name = "--policy", .value = &o->policy},
+        {.name = "--pid", .value = &pid},
+        {.name = "--netns", .value = &o->netns},
+        {.name = "--iface", .value = &o->iface},
+        {.name = "--name", .value = &o->name},
+        {.name = "--socket", .value = &o->socket},
+    };
+
+    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
+        return -1;
+    if (pid && (o->pid = read_pid(pid)) == 0) {
+        tell(argv[0], "no process id: %.60s", pid);
+        return -1;
+    }
+    if (!o->policy) {
+        tell(argv[0], "--policy FILE is missing");
+        return -1;
+    }
+    if ((o->pid > 0) == (o->netns != NULL)) {
+        tell(argv[0], "either --pid N or --netns PATH is wanted");
+        return -1;
+    }
+    return 0;
+}
+
 int cmd_attach(int argc, char **argv)
 {
     struct options o = {0};
@@ -217,85 +183,87 @@ int cmd_attach(int argc, char **argv)
     char made[EGRESS_NAME_MAX + 1];
     enum egress_tier tier = EGRESS_SEALED;
     struct err e = {0};
-    int rc =
-        read_options(argc, argv, " --policy --pid --netns --iface --name --socket ", &o);
 
-    if (rc != 0)
-        return rc;
-    if (!o.policy)
-        return usage(argv[0], "--policy FILE is missing", "");
-    if ((o.pid > 0) == (o.netns != NULL))
-        return usage(argv[0], "either --pid N or --netns PATH is wanted", "");
-    if (geteuid() != 0)
-        return usage(argv[0], "only root may attach a policy to a sandbox", "")
-                   ? EXIT_FAIL
-                   : 0;
+    if (attach_options(argc, argv, &o) < 0)
+        return EXIT_USAGE;
+    if (geteuid() != 0) {
+        tell(argv[0], "only root may attach a policy to a sandbox");
+        return EXIT_FAIL;
+    }
     if (o.name ? check_name(o.name, &e) < 0 : make_name(&o, made) < 0)
-        return fail(argv[0], &e);
+        return tell_err(argv[0], &e);
     if (find_tier(&o, &tier, &e) < 0)
-        return fail(argv[0], &e);
+        return tell_err(argv[0], &e);
     if (put_attach(&o, o.name ? o.name : made, tier, &request) < 0 ||
-        buf_adds(&request, ",\"policy\":") < 0)
-        return usage(argv[0], "no memory, or no such path", "") ? EXIT_FAIL : 0;
+        buf_adds(&request, ",\"policy\":") < 0) {
+        tell(argv[0], "no memory, or no such path");
+        return EXIT_FAIL;
+    }
     if (put_policy(argv[0], o.policy, &request) < 0)
         return EXIT_USAGE;
     if (buf_adds(&request, "}") < 0 ||
         control_call(o.socket ? o.socket : CONTROL_SERVE_PATH, buf_span(&request),
                      &answer, &e) < 0)
-        return fail(argv[0], &e);
+        return tell_err(argv[0], &e);
     return printf("%s\n", o.name ? o.name : made) < 0 || fflush(stdout) != 0 ? EXIT_FAIL
-                                                                             : 0;
+                                                                             : EXIT_DONE;
 }
 
-/* -- detach, reload ------------------------------------------------------------------------------------ */
+/* -- detach, reload ------------------------------------------------------------------------ */
 
 int cmd_detach(int argc, char **argv)
 {
     struct options o = {0};
+    const struct cmd_option takes[] = {{.name = "--name", .value = &o.name},
+                                       {.name = "--socket", .value = &o.socket}};
     AUTO(buf_done)
     struct buf request = BUF_INIT;
     AUTO(buf_done)
     struct buf answer = BUF_INIT;
-    struct err e = {0};
-    int rc = read_options(argc, argv, " --name --socket ", &o);
+    struct err e = {.msg = "no memory"};
 
-    if (rc != 0)
-        return rc;
-    if (!o.name)
-        return usage(argv[0], "--name ID is missing", "");
+    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
+        return EXIT_USAGE;
+    if (!o.name) {
+        tell(argv[0], "--name ID is missing");
+        return EXIT_USAGE;
+    }
     if (check_name(o.name, &e) < 0 ||
         buf_addf(&request, "{\"op\":\"detach\",\"name\":\"%s\"}", o.name) < 0 ||
         ask(&o, buf_span(&request), &answer, &e) < 0)
-        return fail(argv[0], &e);
-    return 0;
+        return tell_err(argv[0], &e);
+    return EXIT_DONE;
 }
 
 int cmd_reload(int argc, char **argv)
 {
     struct options o = {0};
+    const struct cmd_option takes[] = {{.name = "--name", .value = &o.name},
+                                       {.name = "--policy", .value = &o.policy},
+                                       {.name = "--socket", .value = &o.socket}};
     AUTO(buf_done)
     struct buf request = BUF_INIT;
     AUTO(buf_done)
     struct buf answer = BUF_INIT;
-    struct err e = {0};
-    int rc = read_options(argc, argv, " --name --policy --socket ", &o);
+    struct err e = {.msg = "no memory"};
 
-    if (rc != 0)
-        return rc;
-    if (!o.name || !o.policy)
-        return usage(argv[0], "--name ID and --policy FILE are wanted", "");
-    if (check_name(o.name, &e) < 0)
-        return fail(argv[0], &e);
-    if (buf_addf(&request, "{\"op\":\"reload\",\"name\":\"%s\",\"policy\":", o.name) <
-            0 ||
-        put_policy(argv[0], o.policy, &request) < 0)
+    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
+        return EXIT_USAGE;
+    if (!o.name || !o.policy) {
+        tell(argv[0], "--name ID and --policy FILE are wanted");
+        return EXIT_USAGE;
+    }
+    if (check_name(o.name, &e) < 0 ||
+        buf_addf(&request, "{\"op\":\"reload\",\"name\":\"%s\",\"policy\":", o.name) < 0)
+        return tell_err(argv[0], &e);
+    if (put_policy(argv[0], o.policy, &request) < 0)
         return EXIT_USAGE;
     if (buf_adds(&request, "}") < 0 || ask(&o, buf_span(&request), &answer, &e) < 0)
-        return fail(argv[0], &e);
-    return 0;
+        return tell_err(argv[0], &e);
+    return EXIT_DONE;
 }
 
-/* -- status -------------------------------------------------------------------------------------------- */
+/* -- status -------------------------------------------------------------------------------- */
 
 /* All sandboxes of one keeper, put behind those of the others. */
 static int add_sandboxes(const struct buf *answer, struct buf *all)
@@ -432,26 +400,25 @@ static int print_table(struct span text, struct err *e)
 int cmd_status(int argc, char **argv)
 {
     struct options o = {0};
+    const struct cmd_option takes[] = {{.name = "--name", .value = &o.name},
+                                       {.name = "--json", .is_set = &o.is_json},
+                                       {.name = "--socket", .value = &o.socket}};
     AUTO(buf_done)
     struct buf all = BUF_INIT;
     AUTO(buf_done)
     struct buf text = BUF_INIT;
-    struct err e = {0};
-    int rc = read_options(argc, argv, " --name --json --socket ", &o);
+    struct err e = {.msg = "no memory"};
+    int rc;
 
-    if (rc != 0)
-        return rc;
-    if (o.name && check_name(o.name, &e) < 0)
-        return fail(argv[0], &e);
-    if (collect(&o, &all, &e) < 0)
-        return fail(argv[0], &e);
+    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
+        return EXIT_USAGE;
+    if ((o.name && check_name(o.name, &e) < 0) || collect(&o, &all, &e) < 0)
+        return tell_err(argv[0], &e);
     if (buf_adds(&text, "{\"sandboxes\":[") < 0 ||
         (all.len > 0 && buf_add(&text, all.p, all.len) < 0) || buf_adds(&text, "]}") < 0)
-        return EXIT_FAIL;
-    if (o.is_json)
-        rc = printf("%.*s\n", SPAN_FMT(buf_span(&text))) < 0 || fflush(stdout) != 0 ? -1
-                                                                                    : 0;
-    else
-        rc = print_table(buf_span(&text), &e);
-    return rc < 0 ? EXIT_FAIL : 0;
+        return tell_err(argv[0], &e);
+    if (!o.is_json)
+        return print_table(buf_span(&text), &e) < 0 ? tell_err(argv[0], &e) : EXIT_DONE;
+    rc = printf("%.*s\n", SPAN_FMT(buf_span(&text)));
+    return rc < 0 || fflush(stdout) != 0 ? EXIT_FAIL : EXIT_DONE;
 }

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-#include <stdio.h>
 #include <sys/socket.h>
 
 #include "agentd/egress/cmd/cmd.h"
 #include "agentd/egress/guard/guard.h"
+#include "agentd/egress/tell.h"
 #include "common/log.h"
 
 enum {
     CHANNEL_AT = 3, /* where the keeper puts it */
-    EXIT_USAGE = 2
 };
 
 int cmd_guard(int argc, char **argv)
@@ -19,8 +18,7 @@ int cmd_guard(int argc, char **argv)
     (void)argv; /* its name only */
     if (argc != 1 || getsockopt(CHANNEL_AT, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
         type != SOCK_SEQPACKET) {
-        (void)fprintf(stderr, "agentd egress guard: started by `agentd egress serve` and "
-                              "`run` only\n"); /* nowhere else to say it */
+        tell("guard", "started by `agentd egress serve` and `run` only");
         return EXIT_USAGE;
     }
     log_setup(false, LOG_INFO);

@@ -3,14 +3,14 @@
  * sandbox is enforced: in all other cases the runtime aborts the container's start. */
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "agentd/egress/cmd/cmd.h"
+#include "agentd/egress/cmd/cmd_options.h"
 #include "agentd/egress/keeper/control_socket.h"
 #include "agentd/egress/keeper/oci.h"
 #include "agentd/egress/keeper/veth.h"
+#include "agentd/egress/tell.h"
 #include "common/loop.h"
 
 #define HOOK_STDIN_MS 10000 /* the runtime writes the state at once */
@@ -69,14 +69,8 @@ static int read_policy(const char *name, struct buf *ret, struct err *e)
         return err_wrap(e, "the policy");
     p = policy_load(name, &faults);
     if (!p) {
-        const struct policy_fault *f = &faults.at[0];
-
-        for (size_t i = 0; i < faults.n && f->is_warning; i++)
-            f = &faults.at[i];
-        return err_set(e, ERR_CONFIG, "policy %.60s: %s%s%s", name,
-                       faults.n > 0 ? f->path : "",
-                       faults.n > 0 && f->path[0] ? ": " : "",
-                       faults.n > 0 ? f->text : "it cannot be read");
+        (void)policy_faults_err(&faults, e); /* told below */
+        return err_wrap(e, "policy %.60s", name);
     }
     rc = policy_print(p, ret);
     policy_unref(p);
@@ -107,20 +101,15 @@ static int attach(const char *socket, struct err *e)
 
 int cmd_hook(int argc, char **argv)
 {
-    const char *socket = CONTROL_SERVE_PATH;
+    const char *socket = NULL;
+    const struct cmd_option takes[] = {{.name = "--socket", .value = &socket}};
     struct err e;
 
-    if (argc == 3 && !strcmp(argv[1], "--socket"))
-        socket = argv[2];
-    else if (argc != 1) {
-        (void)fprintf(stderr,
-                      "agentd egress hook: takes only --socket PATH, and the "
-                      "container's state on stdin\n"); /* nowhere else to say it */
-        return 2;
+    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
+        return EXIT_USAGE;
+    if (attach(socket ? socket : CONTROL_SERVE_PATH, &e) < 0) {
+        tell(argv[0], "%s", e.msg);
+        return EXIT_FAIL; /* whatever it was: the start is off */
     }
-    if (attach(socket, &e) < 0) {
-        (void)fprintf(stderr, "agentd egress hook: %s\n", e.msg); /* as above */
-        return 1;
-    }
-    return 0;
+    return EXIT_DONE;
 }

@@ -6,52 +6,13 @@
 #include <string.h>
 
 #include "agentd/egress/cmd/cmd.h"
+#include "agentd/egress/cmd/cmd_options.h"
 #include "agentd/egress/policy/decision.h"
+#include "agentd/egress/tell.h"
 #include "agentd/link/proxy.h"
 #include "common/log.h"
 #include "common/loop.h"
 #include "common/mem.h"
-
-enum {
-    EXIT_DONE = 0,
-    EXIT_FAIL = 1,
-    EXIT_USAGE = 2
-};
-
-/* Nowhere else to say that stderr cannot be written. */
-#define COMPLAIN(...) (void)fprintf(stderr, __VA_ARGS__)
-
-/* -- faults ------------------------------------------------------------------------------------ */
-
-static void print_fault(const char *policy, const struct policy_fault *f)
-{
-    char line[16] = "";
-
-    if (f->line > 0)
-        (void)snprintf(line, sizeof line, "%u:", f->line);
-    COMPLAIN("%s:%s %s: %s%s%s\n", f->file[0] ? f->file : policy, line,
-             f->is_warning ? "warning" : "error", f->path, f->path[0] ? ": " : "",
-             f->text);
-}
-
-/* The policy, after its faults were told; NULL: it is not in order. */
-static struct policy *load(const char *path)
-{
-    struct policy_faults *faults = mem_zalloc(1, sizeof *faults);
-    struct policy *p;
-
-    if (!faults) {
-        COMPLAIN("agentd egress: no memory\n");
-        return NULL;
-    }
-    p = policy_load(path, faults);
-    for (size_t i = 0; i < faults->n; i++)
-        print_fault(path, &faults->at[i]);
-    if (faults->dropped > 0)
-        COMPLAIN("%s: and %zu more\n", path, faults->dropped);
-    mem_free(faults);
-    return p;
-}
 
 int cmd_check(int argc, char **argv)
 {
@@ -61,17 +22,16 @@ int cmd_check(int argc, char **argv)
     int rc;
 
     if (argc != 2 || (argv[1][0] == '-' && argv[1][1])) {
-        COMPLAIN("agentd egress check: takes one argument, the policy's file or a "
-                 "preset's name\n");
+        tell(argv[0], "takes one argument, the policy's file or a preset's name");
         return EXIT_USAGE;
     }
-    p = load(argv[1]);
+    p = tell_policy_load(argv[0], argv[1]);
     if (!p)
         return EXIT_USAGE;
     rc = policy_show(p, &text);
     policy_unref(p);
     if (rc < 0) {
-        COMPLAIN("agentd egress check: no memory\n");
+        tell(argv[0], "no memory");
         return EXIT_FAIL;
     }
     return fwrite(text.p, 1, text.len, stdout) == text.len && fflush(stdout) == 0
@@ -290,7 +250,7 @@ static int explain_all(const struct policy *p, int n, char **text)
     int rc = EXIT_DONE;
 
     if (!own) {
-        COMPLAIN("agentd egress explain: no memory\n");
+        tell("explain", "no memory");
         return EXIT_FAIL;
     }
     floor.n = own_addresses(own, OWN_MAX);
@@ -301,7 +261,7 @@ static int explain_all(const struct policy *p, int n, char **text)
         struct err e;
 
         if (target_parse(text[i], &x, &e) < 0) {
-            COMPLAIN("agentd egress explain: %s: %s\n", log_q(text[i]), e.msg);
+            tell("explain", "%s: %s", log_q(text[i]), e.msg);
             rc = EXIT_USAGE;
         } else if (explain(p, &floor, &x) < 0 && rc == EXIT_DONE) {
             rc = EXIT_FAIL;
@@ -311,27 +271,23 @@ static int explain_all(const struct policy *p, int n, char **text)
     return fflush(stdout) != 0 && rc == EXIT_DONE ? EXIT_FAIL : rc;
 }
 
-/* Moves the targets to the front of argv, whose options may stand anywhere. How many; -1: wrong
+/* Moves the targets, among which options may stand, to argv[1] and after. How many; -1: wrong
  * usage, which was told. */
 static int explain_options(int argc, char **argv, const char **ret_policy)
 {
+    const struct cmd_option takes[] = {{.name = "--policy", .value = ret_policy}};
     bool is_over = false;
     int n = 0;
 
     for (int i = 1; i < argc; i++) {
-        if (is_over || argv[i][0] != '-') {
-            argv[n++] = argv[i];
-        } else if (strcmp(argv[i], "--") == 0) {
-            is_over = true;
-        } else if (strcmp(argv[i], "--policy") == 0 && i + 1 < argc) {
-            *ret_policy = argv[++i];
-        } else if (strncmp(argv[i], "--policy=", 9) == 0) {
-            *ret_policy = argv[i] + 9;
-        } else {
-            COMPLAIN("agentd egress explain: no option %s, or it lacks its value\n",
-                     log_q(argv[i]));
+        if (!is_over)
+            i = cmd_options(argc, argv, i, takes, COUNT_OF(takes));
+        if (i < 0)
             return -1;
-        }
+        if (i < argc && !is_over && !strcmp(argv[i], "--"))
+            is_over = true;
+        else if (i < argc)
+            argv[++n] = argv[i];
     }
     return n;
 }
@@ -345,13 +301,13 @@ int cmd_explain(int argc, char **argv)
     if (n < 0)
         return EXIT_USAGE;
     if (!policy) {
-        COMPLAIN("agentd egress explain: --policy FILE is missing\n");
+        tell(argv[0], "--policy FILE is missing");
         return EXIT_USAGE;
     }
-    p = load(policy);
+    p = tell_policy_load(argv[0], policy);
     if (!p)
         return EXIT_USAGE;
-    rc = explain_all(p, n, argv);
+    rc = explain_all(p, n, argv + 1);
     policy_unref(p);
     return rc;
 }

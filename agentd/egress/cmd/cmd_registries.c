@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "agentd/egress/cmd/cmd.h"
 #include "agentd/egress/policy/registries.h"
+#include "agentd/egress/tell.h"
 #include "common/mem.h"
 
 static const char *from_env(const char *name)
@@ -17,17 +17,15 @@ int cmd_registries(int argc, char **argv)
     const struct registries_machine machine = {"", from_env};
     struct registries *r = mem_zalloc(1, sizeof *r);
     struct err e = {.msg = "no memory"};
-    int rc = 1;
+    int rc = EXIT_FAIL;
 
     if (argc > 1) {
-        (void)fprintf(stderr,
-                      "agentd egress registries: takes no arguments, not \"%.40s\"\n",
-                      argv[1]); /* nowhere else to say it */
+        tell(argv[0], "takes no arguments, not \"%.40s\"", argv[1]);
         mem_free(r);
-        return 2;
+        return EXIT_USAGE;
     }
     if (!r || registries_search(&machine, r, &e) < 0) {
-        (void)fprintf(stderr, "agentd egress registries: %s\n", e.msg);
+        tell(argv[0], "%s", e.msg);
         goto end;
     }
     for (size_t i = 0; i < r->n; i++)
@@ -38,7 +36,7 @@ int cmd_registries(int argc, char **argv)
         goto end;
     if (r->n == 0)
         (void)fputs("no package client of this machine names a registry\n", stderr);
-    rc = 0;
+    rc = EXIT_DONE;
 end:
     mem_free(r);
     return rc;

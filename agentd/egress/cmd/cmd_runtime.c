@@ -12,6 +12,7 @@
 #include "agentd/egress/keeper/oci.h"
 #include "agentd/egress/keeper/oci_args.h"
 #include "agentd/egress/keeper/oci_config.h"
+#include "agentd/egress/tell.h"
 #include "common/sock.h"
 
 #define RUNTIME_DEFAULT "/usr/sbin/runc"
@@ -195,8 +196,6 @@ int cmd_runtime(int argc, char **argv)
     struct err e;
 
     if (run(argc, argv, &e) == 0)
-        return 0; /* never: it is the runtime now */
-    (void)fprintf(stderr, "agentd egress runtime: %s\n",
-                  e.msg); /* nowhere else to say it */
-    return e.code == ERR_CONFIG ? 2 : 1;
+        return EXIT_DONE; /* never: it is the runtime now */
+    return tell_err(argv[0], &e);
 }

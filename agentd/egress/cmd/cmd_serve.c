@@ -1,24 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "agentd/egress/audit.h"
 #include "agentd/egress/cmd/cmd.h"
+#include "agentd/egress/cmd/cmd_options.h"
 #include "agentd/egress/keeper/control_socket.h"
 #include "agentd/egress/keeper/role.h"
+#include "agentd/egress/tell.h"
 #include "common/log.h"
 #include "common/notify.h"
 #include "common/sock.h"
 
 #define STATE_DIR "/run/agentd/egress"
-
-enum {
-    EXIT_FAIL = 1,
-    EXIT_USAGE = 2
-};
 
 struct options {
     const char *socket, *audit, *state_dir;
@@ -26,38 +22,37 @@ struct options {
     enum log_level level;
 };
 
-static int usage(const char *text, const char *what)
-{
-    (void)fprintf(stderr, "agentd egress serve: %s%.60s\n", text,
-                  what); /* nowhere else to say it */
-    return EXIT_USAGE;
-}
-
 static int read_options(int argc, char **argv, struct options *o)
 {
-    for (int i = 1; i < argc; i += 2) {
-        const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+    const char *format = NULL, *level = NULL;
+    const struct cmd_option takes[] = {
+        {.name = "--socket", .value = &o->socket},
+        {.name = "--audit", .value = &o->audit},
+        {.name = "--state", .value = &o->state_dir},
+        {.name = "--log-format", .value = &format},
+        {.name = "--log-level", .value = &level},
+    };
 
-        if (!value)
-            return usage("a value is missing after ", name);
-        if (!strcmp(name, "--socket"))
-            o->socket = value;
-        else if (!strcmp(name, "--audit"))
-            o->audit = value;
-        else if (!strcmp(name, "--state"))
-            o->state_dir = value;
-        else if (!strcmp(name, "--log-format") && !strcmp(value, "json"))
-            o->is_json = true;
-        else if (!strcmp(name, "--log-format") && !strcmp(value, "text"))
-            o->is_json = false;
-        else if (!strcmp(name, "--log-level") && log_level_parse(value, &o->level) == 0)
-            ;
-        else
-            return usage("not understood: ", name);
+    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
+        return -1;
+    o->is_json = format && !strcmp(format, "json");
+    if (format && !o->is_json && strcmp(format, "text") != 0) {
+        tell(argv[0], "--log-format is text or json, not %.60s", format);
+        return -1;
     }
-    if (o->socket[0] != '/' || o->state_dir[0] != '/')
-        return usage("a path that begins with / is wanted, not ",
-                     o->socket[0] != '/' ? o->socket : o->state_dir);
+    if (level && log_level_parse(level, &o->level) < 0) {
+        tell(argv[0], "--log-level: no level %.60s", level);
+        return -1;
+    }
+    if (!o->socket)
+        o->socket = CONTROL_SERVE_PATH;
+    if (!o->state_dir)
+        o->state_dir = STATE_DIR;
+    if (o->socket[0] != '/' || o->state_dir[0] != '/') {
+        tell(argv[0], "a path that begins with / is wanted, not %.60s",
+             o->socket[0] != '/' ? o->socket : o->state_dir);
+        return -1;
+    }
     return 0;
 }
 
@@ -113,21 +108,21 @@ static int serve(const struct options *o, struct loop *l, int audit_fd, struct e
 
 int cmd_serve(int argc, char **argv)
 {
-    struct options o = {CONTROL_SERVE_PATH, NULL, STATE_DIR, false, LOG_INFO};
+    struct options o = {.level = LOG_INFO};
     struct loop *l = NULL;
     struct err e = {0};
-    int audit_fd = -1, rc = read_options(argc, argv, &o);
+    int audit_fd = -1, rc = 0;
 
-    if (rc != 0)
-        return rc;
+    if (read_options(argc, argv, &o) < 0)
+        return EXIT_USAGE;
     log_setup(o.is_json, o.level);
     if (geteuid() != 0) {
-        (void)fprintf(stderr, "agentd egress serve: only root can rule other users' "
-                              "sandboxes; agentd egress run works for everybody\n");
-        return EXIT_FAIL; /* nowhere else to say it */
+        tell(argv[0],
+             "only root can rule other users' sandboxes; agentd egress run works "
+             "for everybody");
+        return EXIT_FAIL;
     }
     raise_files();
-    rc = 0;
     if (o.audit)
         rc = audit_fd = audit_open(o.audit, &e);
     if (rc >= 0) {

@@ -79,15 +79,6 @@ static void refuse(struct guard_process *g, const struct channel_msg *asked,
 
 /* -- policies ----------------------------------------------------------------------------------- */
 
-static int fault_of(const struct policy_faults *faults, struct err *e)
-{
-    for (size_t i = 0; i < faults->n; i++)
-        if (!faults->at[i].is_warning)
-            return err_set(e, ERR_CONFIG, "the policy: %s%s%s", faults->at[i].path,
-                           faults->at[i].path[0] != '\0' ? ": " : "", faults->at[i].text);
-    return err_set(e, ERR_CONFIG, "the policy is not understood");
-}
-
 /* What the keeper sends is flattened: nothing is read for it. */
 static struct policy *policy_in(int fd, struct err *e)
 {
@@ -99,8 +90,8 @@ static struct policy *policy_in(int fd, struct err *e)
         err_set(e, ERR_NOMEM, "no memory for a policy");
     } else if (channel_text_in(fd, POLICY_TEXT_MAX, &text, e) == 0) {
         p = policy_compile(buf_span(&text), NULL, faults);
-        if (p == NULL)
-            fault_of(faults, e);
+        if (p == NULL && policy_faults_err(faults, e) < 0)
+            (void)err_wrap(e, "the policy"); /* the caller returns it */
     }
     if (text.len > 0)
         explicit_bzero(text.p, text.len); /* credentials of a proxy are in it */

@@ -145,16 +145,11 @@ static struct policy *read_policy(struct span text, struct err *e)
 {
     struct policy_faults *faults = mem_zalloc(1, sizeof *faults);
     struct policy *p = faults ? policy_compile(text, NULL, faults) : NULL;
-    const struct policy_fault *f = NULL;
 
-    for (size_t i = 0; !p && faults && i < faults->n && !f; i++)
-        if (!faults->at[i].is_warning)
-            f = &faults->at[i];
-    if (!p && f)
-        (void)err_set(e, ERR_CONFIG, "policy: %s%s%s", f->path, f->path[0] ? ": " : "",
-                      f->text);
-    else if (!p)
-        (void)err_set(e, ERR_NOMEM, "no memory for a policy");
+    if (!faults)
+        (void)err_set(e, ERR_NOMEM, "no memory for a policy"); /* NULL says it */
+    else if (!p && policy_faults_err(faults, e) < 0)
+        (void)err_wrap(e, "policy"); /* the same */
     mem_free(faults);
     return p;
 }

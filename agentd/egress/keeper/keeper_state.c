@@ -206,9 +206,9 @@ static struct policy *read_policy(struct span text, struct err *e)
 
     if (!faults || json_find(text, "policy", &policy) < 0)
         (void)err_set(e, faults ? ERR_CONFIG : ERR_NOMEM, "its policy cannot be read");
-    else if (!(p = policy_compile(policy, NULL, faults)))
-        (void)err_set(e, ERR_CONFIG, "its policy: %.150s",
-                      faults->n > 0 ? faults->at[0].text : "no memory");
+    else if (!(p = policy_compile(policy, NULL, faults)) &&
+             policy_faults_err(faults, e) < 0)
+        (void)err_wrap(e, "its policy"); /* NULL says it */
     mem_free(faults);
     return p;
 }

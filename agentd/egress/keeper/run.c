@@ -33,14 +33,13 @@
 #include "agentd/egress/keeper/streams.h"
 #include "agentd/egress/keeper/userns.h"
 #include "agentd/egress/policy/policy.h"
+#include "agentd/egress/tell.h"
 #include "common/crypto.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/sock.h"
 
 enum {
-    EXIT_FAILED = 1,
-    EXIT_WRONG = 2,
     EXIT_SIGNALLED = 128,
 };
 
@@ -64,12 +63,6 @@ struct run {
     int code;
 };
 
-static int say(const struct err *e)
-{
-    (void)fprintf(stderr, "agentd egress run: %s\n", e->msg); /* nowhere else to say it */
-    return e->code == ERR_CONFIG ? EXIT_WRONG : EXIT_FAILED;
-}
-
 /* -- what was asked for ----------------------------------------------------------------------- */
 
 static int choose_name(struct run *r, struct err *e)
@@ -90,23 +83,7 @@ static int choose_name(struct run *r, struct err *e)
 
 static int load_policy(struct run *r, struct err *e)
 {
-    struct policy_faults *faults = mem_zalloc(1, sizeof *faults);
-    size_t i;
-
-    if (!faults)
-        return err_set(e, ERR_NOMEM, "no memory for the policy");
-    r->policy = policy_load(r->conf->policy, faults);
-    for (i = 0; i < faults->n; i++) {
-        const struct policy_fault *f = &faults->at[i];
-
-        (void)fprintf(stderr, "%s:%u: %s: %s%s%s\n",
-                      f->file[0] ? f->file : r->conf->policy, f->line,
-                      f->is_warning ? "warning" : "error", f->path,
-                      f->path[0] ? ": " : "", f->text); /* nowhere else to say it */
-    }
-    if (faults->dropped)
-        (void)fprintf(stderr, "and %zu more\n", faults->dropped); /* as above */
-    mem_free(faults);
+    r->policy = tell_policy_load("run", r->conf->policy);
     if (!r->policy)
         return err_set(e, ERR_CONFIG,
                        "--policy %.100s: not in order, nothing was started",
@@ -232,7 +209,7 @@ static void on_added(void *arg, const struct err *e)
         e = &mine;
     if (e) {
         r->state = ENDING;
-        r->code = say(e);
+        r->code = tell_err("run", e);
         loop_stop(r->loop);
         return;
     }
@@ -388,14 +365,14 @@ int run_main(const struct run_conf *conf)
                     .up = {.go = -1},
                     .audit = -1,
                     .signals = -1,
-                    .code = EXIT_FAILED};
+                    .code = EXIT_FAIL};
     struct netns *ns = NULL;
     struct err e = {0};
 
     log_setup(false, LOG_WARN); /* stderr is COMMAND's; what happens is in the audit */
     if (prepare(&r, &e) < 0 || make_sandbox(&r, &ns, &e) < 0 || role_keeper(&e) < 0 ||
         keep(&r, &ns, &e) < 0)
-        r.code = say(&e);
+        r.code = tell_err("run", &e);
     else
         loop_run(r.loop);
     netns_free(ns);

@@ -82,6 +82,17 @@ void policy_unref(struct policy *p)
     mem_free(p);
 }
 
+/* -- what is wrong with it ---------------------------------------------------------------- */
+
+int policy_faults_err(const struct policy_faults *f, struct err *e)
+{
+    for (size_t i = 0; i < f->n; i++)
+        if (!f->at[i].is_warning)
+            return err_set(e, ERR_CONFIG, "%s%s%s", f->at[i].path,
+                           f->at[i].path[0] ? ": " : "", f->at[i].text);
+    return err_set(e, ERR_CONFIG, "it is not understood");
+}
+
 /* -- what it says ------------------------------------------------------------------------ */
 
 const char *policy_name(const struct policy *p)

@@ -45,6 +45,8 @@ struct policy_faults {
     size_t n, dropped;
     bool has_error;
 };
+/** -1 with the first that is no warning in *e: "where: what", ERR_CONFIG. */
+int policy_faults_err(const struct policy_faults *f, struct err *e);
 
 /* -- compiling ---------------------------------------------------------------------------------- */
 

@@ -19,6 +19,10 @@
     "\"thousand.test\",\"loop.test\",\"*.wild.test\"],\"deny\":[{\"to\":{\"domain\":"    \
     "\"evil.wild.test\"},\"reason\":\"known bad\"}]"
 
+enum {
+    FRAMED = 2 + DNSMSG_UDP_MIN /* a question over TCP, at most */
+};
+
 struct scene {
     struct dns_scene dns;
     int listener[2]; /* borrowed copies */
@@ -463,6 +467,7 @@ static int connect_to(struct scene *s)
     return pair[0];
 }
 
+/* @out  FRAMED bytes */
 static size_t framed(const char *name, uint16_t type, uint16_t id, uint8_t *out)
 {
     size_t n = dnsmsg_ask(name, type, id, out + 2);
@@ -496,7 +501,7 @@ static bool read_message(struct scene *s, int fd)
 static void over_tcp_questions_may_come_in_one_piece_or_in_bytes(void **state)
 {
     struct scene *s = *state;
-    uint8_t m[1024];
+    uint8_t m[3 * FRAMED];
     int fd = connect_to(s);
     size_t n = framed("one.test", DNS_A, 1, m);
 
@@ -547,7 +552,7 @@ static void connections_are_bounded(void **state)
 {
     struct scene *s = *state;
     int fd[DNS_TCP_MAX + 1];
-    uint8_t m[512];
+    uint8_t m[FRAMED];
     size_t n = framed("one.test", DNS_A, 1, m);
 
     for (int i = 0; i <= DNS_TCP_MAX; i++)
@@ -568,7 +573,7 @@ static void a_client_that_does_not_read_is_not_read(void **state)
 {
     struct scene *s = *state;
     int fd = connect_to(s), sent = 0, got = 0;
-    uint8_t m[512];
+    uint8_t m[FRAMED];
     size_t n = framed("thousand.test", DNS_A, 1, m);
 
     dns_scene_policy(&s->dns, "{\"version\":1,\"name\":\"t\",\"limits\":"
@@ -592,7 +597,7 @@ static void a_client_that_leaves_with_questions_in_work_is_forgotten(void **stat
 {
     struct scene *s = *state;
     int fd = connect_to(s);
-    uint8_t m[512];
+    uint8_t m[FRAMED];
     size_t n = framed("silent.test", DNS_A, 1, m);
 
     assert_int_equal(send(fd, m, n, 0), n);
