@@ -22,24 +22,27 @@
 /* A socket with a name in /run or /tmp, by which programs outside can be spoken to. */
 static void sockets_with_names_are_covered(void **state)
 {
-    static const char *const at[] = {"/tmp/egress-test.sock", "/run/egress-test.sock"};
+    static const char *const in[] = {"/tmp", "/run"};
     static struct boxed_result r;
     size_t i;
     int fd;
 
     EACH_MODE(m, state)
     {
-        for (i = 0; i < COUNT_OF(at); i++) {
-            char script[64];
+        for (i = 0; i < COUNT_OF(in); i++) {
+            char at[64], script[96];
 
-            fd = boxed_listen(at[i], false);
-            if (fd < 0)
-                continue; /* /run is root's */
-            (void)snprintf(script, sizeof script, "test -e %s || echo none", at[i]);
+            (void)snprintf(at, sizeof at, "%s/egress-test-%ld", in[i], (long)getpid());
+            fd = boxed_listen(at, false);
+            if (fd < 0) { /* /run is root's */
+                assert_true(i > 0 && getuid() != 0);
+                continue;
+            }
+            (void)snprintf(script, sizeof script, "test -e %s || echo none", at);
             boxed_run(&(struct boxed){.mode = m, .script = script}, &r);
             assert_string_equal(r.out, "none\n");
             (void)close(fd);
-            (void)unlink(at[i]);
+            (void)unlink(at);
         }
     }
 }
@@ -136,19 +139,28 @@ static void a_socket_that_goes_meanwhile_is_no_fault(void **state)
     assert_string_equal(r.out, "made\n");
 }
 
+static void runtime_folder(long test, char *ret, size_t cap)
+{
+    (void)snprintf(ret, cap, "/var/tmp/egress-xdg-%ld", test);
+}
+
 static void with_an_odd_runtime_folder(void)
 {
+    char dir[64], there[80];
     int fd;
 
-    (void)mkdir("/var/tmp/egress-xdg", 0755);
-    fd = open("/var/tmp/egress-xdg/there", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    runtime_folder(getppid(), dir, sizeof dir);
+    (void)mkdir(dir, 0755);
+    (void)snprintf(there, sizeof there, "%s/there", dir);
+    fd = open(there, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     (void)close(fd);
-    (void)setenv("XDG_RUNTIME_DIR", "/var/tmp/egress-xdg", 1);
+    (void)setenv("XDG_RUNTIME_DIR", dir, 1);
 }
 
 static void the_runtime_folder_is_private_wherever_it_is(void **state)
 {
     static struct boxed_result r;
+    char dir[64], there[80];
 
     EACH_MODE(m, state)
     {
@@ -159,35 +171,37 @@ static void the_runtime_folder_is_private_wherever_it_is(void **state)
                   &r);
         assert_string_equal(r.out, "x\n");
     }
-    (void)unlink("/var/tmp/egress-xdg/there");
-    (void)rmdir("/var/tmp/egress-xdg");
+    runtime_folder(getpid(), dir, sizeof dir);
+    (void)snprintf(there, sizeof there, "%s/there", dir);
+    assert_int_equal(unlink(there), 0);
+    assert_int_equal(rmdir(dir), 0);
 }
 
 /* The policy, in a folder that COMMAND may write. */
 static void a_fixed_file_cannot_be_changed_inside(void **state)
 {
-    static const char path[] = "/var/tmp/egress-fixed/policy";
     static struct boxed_result r;
+    char dir[64], path[80], script[256];
     int fd;
 
+    (void)snprintf(dir, sizeof dir, "/var/tmp/egress-fixed-%ld", (long)getpid());
+    (void)snprintf(path, sizeof path, "%s/policy", dir);
+    (void)snprintf(script, sizeof script,
+                   "cd %s; (echo new >policy) 2>/dev/null; rm -f policy 2>/dev/null; "
+                   "mv policy x 2>/dev/null; cat policy; ls",
+                   dir);
     EACH_MODE(m, state)
     {
-        assert_int_equal(mkdir("/var/tmp/egress-fixed", 0755), 0);
-        assert_int_equal(chmod("/var/tmp/egress-fixed", 0777), 0);
+        assert_int_equal(mkdir(dir, 0755), 0);
+        assert_int_equal(chmod(dir, 0777), 0);
         fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
         assert_int_equal(write(fd, "old\n", 4), 4);
         assert_int_equal(fchmod(fd, 0666), 0);
-        boxed_run(&(struct boxed){.mode = m,
-                                  .script =
-                                      "cd /var/tmp/egress-fixed; (echo new >policy) "
-                                      "2>/dev/null; rm -f policy 2>/dev/null; mv "
-                                      "policy x 2>/dev/null; cat policy; ls",
-                                  .fixed = path},
-                  &r);
-        assert_string_equal(r.out, "old\npolicy\n");
         (void)close(fd);
-        assert_int_equal(unlink(path), 0);
-        assert_int_equal(rmdir("/var/tmp/egress-fixed"), 0);
+        boxed_run(&(struct boxed){.mode = m, .script = script, .fixed = path}, &r);
+        (void)unlink(path);
+        assert_int_equal(rmdir(dir), 0);
+        assert_string_equal(r.out, "old\npolicy\n");
     }
 }
 
