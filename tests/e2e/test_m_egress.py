@@ -255,3 +255,26 @@ threading.Thread(target=lambda: s.accept()[0].sendall(b"mine"), daemon=True).sta
 print(json.dumps(socket.create_connection(("127.0.0.1", 8000), 3).recv(10).decode()))
 """
     assert lab.python(policy, script, user=user) == "mine"
+
+
+def test_the_kernel_too_keeps_the_guard_from_the_floor(lab):
+    """Two at once, each with a table of its own for the sockets of its guard; both go with their keeper."""
+    policy = lab.policy("web.example.test:80", "10.20.30.0/24:5432")
+    boxes = [lab.start(policy, "sh", "-c", "echo up; read x; true", options=("--name", "guarded%d" % i), stdin=-1)
+             for i in range(2)]
+    reach = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+    for i, box in enumerate(boxes):
+        box.wait_line(lambda line: line == "up")
+        status = json.loads(lab.agentd("status", "--name", "guarded%d" % i, "--json").stdout)
+        with open("/proc/%d/status" % status["sandboxes"][0]["guard"]["pid"]) as f:
+            uid = next(line.split()[1] for line in f if line.startswith("Uid:"))
+        assert uid != "0"
+        for host, port, is_reached in (("203.0.113.11", 80, True), ("10.20.30.40", 5432, True), ("10.20.30.40", 80, False),
+                                       ("169.254.169.254", 80, False), ("203.0.113.2", 80, False)):
+            done = lab.from_host("/usr/bin/python3", "-c", reach, host, str(port), user=int(uid))
+            assert (done.returncode == 0) == is_reached, (host, port, done.stderr)
+    assert lab.from_host("nft", "list", "tables").stdout.count("agentd_guard_") == 2
+    for box in boxes:
+        box.child.stdin.close()
+        assert box.wait() == 0
+    assert "agentd_guard_" not in lab.from_host("nft", "list", "tables").stdout

@@ -83,7 +83,7 @@ static void notify(const char *state)
 
 static int serve(const struct options *o, struct loop *l, int audit_fd, struct err *e)
 {
-    struct keeper_conf conf = {.loop = l, .audit_fd = audit_fd, .has_host_rules = true};
+    struct keeper_conf conf = {.loop = l, .audit_fd = audit_fd, .host = KEEPER_HOST_ALL};
     struct control_socket *control = NULL;
     struct keeper *k;
 

@@ -35,7 +35,7 @@ static int check_add(struct keeper *k, const struct keeper_add *a, struct err *e
     if (k->n >= KEEPER_SANDBOXES_MAX)
         return err_set(e, ERR_LIMIT, "there are %d sandboxes already",
                        KEEPER_SANDBOXES_MAX);
-    if (a->tier == EGRESS_VETH && !k->host)
+    if (a->tier == EGRESS_VETH && k->conf.host != KEEPER_HOST_ALL)
         return err_set(e, ERR_DENIED,
                        "a sandbox with an interface needs the host's rules, which only "
                        "agentd egress serve keeps");

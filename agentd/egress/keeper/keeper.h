@@ -38,12 +38,17 @@ struct keeper;
 /** What mode learn proposes for a sandbox, as JSON text; before the end of keeper_remove(). */
 typedef void keeper_proposal_fn(void *arg, const char *name, struct span policy);
 
+/** What of the namespace that the keeper lives in is its to rule. */
+enum keeper_host {
+    KEEPER_HOST_NONE,
+    KEEPER_HOST_GUARD, /* its guard's sockets: they never reach the floor */
+    KEEPER_HOST_ALL,   /* and sandboxes of the veth tier; one keeper a namespace */
+};
 struct keeper_conf {
     struct loop *loop;
     int audit_fd;    /* -1: none; borrowed */
     uid_t guard_uid; /* 0: keep ours (not root) */
-    bool
-        has_host_rules; /* we may rule the host's own namespace: veth tier, the guard's floor */
+    enum keeper_host host;
     const char *state_dir; /* sandboxes are remembered here over a restart; NULL: not */
     keeper_proposal_fn *on_proposal; /* mode learn; NULL: proposals are dropped */
     void *arg;

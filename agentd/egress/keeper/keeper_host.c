@@ -281,6 +281,7 @@ void host_base(struct keeper *k, struct nft_base *ret)
     ret->own = k->floor;
     ret->n_own = k->n_floor;
     ret->guard_uid = k->conf.guard_uid;
+    ret->is_guard_only = k->conf.host == KEEPER_HOST_GUARD;
     ret->guard_may = k->may;
     ret->n_guard_may = k->n_may;
 }
@@ -331,7 +332,7 @@ static int mend_routes(struct keeper *k, struct err *e)
 {
     struct err why;
 
-    if (!k->host || rt_tproxy_verify(k->host_rt_fd, &why) == 0)
+    if (k->conf.host != KEEPER_HOST_ALL || rt_tproxy_verify(k->host_rt_fd, &why) == 0)
         return 0;
     if (why.code == ERR_DENIED &&
         !kept_rate_ok(&k->restore_rate, loop_now(k->loop), ROUTES_PER_S))
@@ -366,13 +367,24 @@ int host_update(struct keeper *k, struct err *e)
 static int open_table(struct keeper *k, struct err *e)
 {
     int fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
+    char table[NFT_TABLE_MAX];
 
     if (fd < 0)
         return -1;
     k->host = nft_open(&fd, e);
     if (!k->host)
         return -1;
+    if (k->conf.host == KEEPER_HOST_GUARD) {
+        (void)snprintf(table, sizeof table, "agentd_guard_%u",
+                       k->conf.guard_uid); /* it fits */
+        nft_own_table(k->host, table);
+    }
     k->is_host_stale = true;
+    return 0;
+}
+
+static int open_nflog(struct keeper *k, struct err *e)
+{
     k->host_nflog_fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
     if (k->host_nflog_fd < 0)
         return -1;
@@ -394,6 +406,8 @@ static void on_links(void *arg, unsigned events)
 
 int host_start(struct keeper *k, struct err *e)
 {
+    struct err why = {0};
+
     k->host_rt_fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, e);
     if (k->host_rt_fd < 0)
         return -1;
@@ -404,12 +418,22 @@ int host_start(struct keeper *k, struct err *e)
     if (!k->host_rt_io)
         return -1;
     loop_io_want(k->host_rt_io, LOOP_READ);
-    k->is_loading = k->conf.has_host_rules && k->state_dir;
-    if (k->conf.has_host_rules &&
-        (open_table(k, e) < 0 || rt_tproxy_set(k->host_rt_fd, e) < 0))
+    k->is_loading = k->conf.host == KEEPER_HOST_ALL && k->state_dir;
+    if (k->conf.host != KEEPER_HOST_NONE && open_table(k, e) < 0)
         return err_wrap(e, "taking the host's rules");
-    if (host_update(k, e) < 0)
-        return -1;
+    if (k->conf.host == KEEPER_HOST_ALL &&
+        (open_nflog(k, e) < 0 || rt_tproxy_set(k->host_rt_fd, e) < 0))
+        return err_wrap(e, "taking the host's rules");
+    if (host_update(k, &why) < 0) {
+        if (k->conf.host != KEEPER_HOST_GUARD || why.sys != EPERM) {
+            *e = why;
+            return -1;
+        }
+        /* Root of a container, say. The guard checks by itself all the same. */
+        log_warn("guard.unruled", "error=%s", log_e(&why));
+        nft_close(k->host);
+        k->host = NULL;
+    }
     return k->host ? watch_host(k, e) : 0;
 }
 
@@ -420,7 +444,7 @@ void host_leave(struct keeper *k)
     for (const struct kept *s = k->kept; s; s = s->next)
         if (s->tier == EGRESS_VETH)
             return;
-    if (!k->host || k->is_host_stale)
+    if (k->conf.host != KEEPER_HOST_ALL || k->is_host_stale)
         return;
     if (nft_uninstall(k->host, &e) < 0 || rt_tproxy_drop(k->host_rt_fd, &e) < 0)
         log_warn("host.leave", "error=%s", log_e(&e));

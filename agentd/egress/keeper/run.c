@@ -321,6 +321,8 @@ static int keep(struct run *r, struct netns **take_ns, struct err *e)
     /* The host's table is that of `serve`: two keepers would undo each other's. */
     struct keeper_conf kc = {.audit_fd = r->audit,
                              .guard_uid = r->range.guard,
+                             .host =
+                                 r->range.guard ? KEEPER_HOST_GUARD : KEEPER_HOST_NONE,
                              .on_proposal = on_proposal,
                              .arg = r};
     struct keeper_add add = {.name = r->name,

@@ -496,12 +496,12 @@ int nft_counts(struct nft *n, uint32_t index, struct nft_counts *ret, struct err
     char name[40];
 
     (void)snprintf(name, sizeof(name), "s%u_refused", index);
-    if (link_counter(&n->link, n->table, name, &c.refused_packets, &c.refused_bytes,
-                     e) < 0)
+    if (link_counter(&n->link, n->table, name, &c.refused_packets, &c.refused_bytes, e) <
+        0)
         return -1;
     (void)snprintf(name, sizeof(name), "s%u_guarded", index);
-    if (link_counter(&n->link, n->table, name, &c.guarded_packets, &c.guarded_bytes,
-                     e) < 0)
+    if (link_counter(&n->link, n->table, name, &c.guarded_packets, &c.guarded_bytes, e) <
+        0)
         return -1;
     *ret = c;
     return 0;

@@ -127,7 +127,15 @@ static void names(struct nft_batch *b, uint16_t type, uint16_t flags, uint16_t n
 
 void build_table(struct nft_batch *b)
 {
-    names(b, NFT_MSG_NEWTABLE, NLM_F_CREATE, 0, NULL);
+    const uint32_t flags = htonl(NFT_TABLE_F_OWNER);
+    struct nlmsghdr *m = batch_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE);
+
+    if (m == NULL)
+        return;
+    (void)put(m, NFTA_TABLE_NAME, b->table, strlen(b->table) + 1);
+    if (b->is_owned && b->family == NFPROTO_INET)
+        (void)put(m, NFTA_TABLE_FLAGS, &flags, sizeof flags);
+    batch_message_end(b, m);
 }
 
 void build_table_drop(struct nft_batch *b)

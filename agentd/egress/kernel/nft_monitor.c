@@ -70,7 +70,8 @@ static bool is_touched(const uint8_t *p, size_t len, const struct nft *n)
         if (m->nlmsg_len < sizeof(*m) || m->nlmsg_len > len)
             return true;
         if (m->nlmsg_type >> 8 == NFNL_SUBSYS_NFTABLES && m->nlmsg_pid != nft_port(n) &&
-            m->nlmsg_len >= NLMSG_HDRLEN + sizeof(struct nfgenmsg) && is_ours(m, nft_table(n)))
+            m->nlmsg_len >= NLMSG_HDRLEN + sizeof(struct nfgenmsg) &&
+            is_ours(m, nft_table(n)))
             return true;
         step = NLMSG_ALIGN(m->nlmsg_len);
         if (step > len)
