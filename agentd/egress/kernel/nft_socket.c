@@ -217,7 +217,7 @@ static int refused(const struct nft_batch *b, const struct nlmsghdr *m, int erro
                    struct err *e)
 {
     const struct nlmsghdr *ours = find_seq(b, m->nlmsg_seq);
-    char what[120] = "change the rules";
+    char what[224] = "change the rules";
     struct span why = {0};
 
     if (ours != NULL)
