@@ -423,6 +423,12 @@ bool conn_is_tls(const struct conn *c)
     return c->ssl != NULL;
 }
 
+bool conn_is_bare(const struct conn *c)
+{
+    return c->ssl == NULL && c->unread.len == c->unread_pos && c->unsent.len == 0 &&
+           !c->has_failed && !c->has_eof;
+}
+
 const char *conn_server_name(const struct conn *c)
 {
     return c->server_name != NULL ? c->server_name : "";

@@ -70,6 +70,9 @@ void conn_abort(struct conn **c);
 
 int conn_fd(const struct conn *c); /* borrowed; for socket options and addresses only */
 bool conn_is_tls(const struct conn *c);
+/** No TLS, and nothing read or taken that its socket does not have: who moves bytes by conn_fd()
+ *  leaves none out. */
+bool conn_is_bare(const struct conn *c);
 /** The TLS server name the client sent, lower case, or "" . */
 const char *conn_server_name(const struct conn *c);
 /** The last CONN_ERROR in words. */

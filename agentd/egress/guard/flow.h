@@ -86,6 +86,7 @@ struct flow_pump {
     bool has_eof;   /* the source has ended */
     bool is_done;   /* and the sink knows */
     bool is_paused; /* by a rate; in flows->paused */
+    bool is_bulk;   /* the last read was long */
     uint64_t bytes; /* read from the source */
 };
 
@@ -158,6 +159,7 @@ struct flows {
     struct flow_limit *all;  /* the sandbox's */
     struct flow_limit *rule; /* list: of rules in use */
     struct buf out;          /* scratch for what a gate writes */
+    int pipe[2];             /* flow_pipe.c; -1: none. Empty between two uses */
 
     char proxy_key[PROXY_TEXT_MAX]; /* proxy_addr is for this one */
     struct ip_addr proxy_addr[CONNECT_ADDRS_MAX];
@@ -165,6 +167,15 @@ struct flows {
     uint64_t proxy_until_ms;
     struct tls_ctx *proxy_tls; /* to https:// proxies; NULL: not made */
 };
+
+/* -- flow_pipe.c ---------------------------------------------------------------------------- */
+
+/** Move at most n bytes without a copy. False: nothing was done, read and write. True: done; the
+ *  flow may have ended. */
+bool flow_pipe_move(struct flow *f, enum flow_way way, size_t n);
+/** So much was read and written. */
+void flow_pipe_read(struct flow_pump *p, size_t n);
+void flow_pipe_done(struct flows *fs);
 
 /* -- flows.c ------------------------------------------------------------------------------- */
 

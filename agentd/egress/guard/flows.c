@@ -269,6 +269,7 @@ struct flows *flows_new(struct ward *w, int take_tcp[2], struct err *e)
         return NULL;
     }
     fs->ward = w;
+    fs->pipe[0] = fs->pipe[1] = -1;
     for (int i = 0; i < 2; i++) {
         fs->fd[i] = take_tcp[i];
         take_tcp[i] = -1;
@@ -312,5 +313,6 @@ void flows_free(struct flows *fs)
     flow_limit_free(fs->all);
     tls_ctx_free(fs->proxy_tls);
     buf_done(&fs->out);
+    flow_pipe_done(fs);
     mem_free(fs);
 }
