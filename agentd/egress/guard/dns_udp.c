@@ -4,8 +4,8 @@
  * sent to any address; which one stands in a control message. The reply must come from there,
  * from a transparent socket that only the keeper can make. Such sockets are kept in
  * DNS_REPLY_SOCKETS places, asked for when a question to a new address comes; replies that are
- * ready before the socket is wait in its place. They are never connected: tproxy prefers a
- * connected socket to the listener, and questions would go astray. They are not read.
+ * ready before the socket is wait in its place. They are never connected to a client: tproxy
+ * prefers a connected socket to the listener, and questions would go astray. They are not read.
  *
  * A sandbox that asks many addresses in turn costs the keeper a socket each time, so places are
  * given to new addresses at DNS_SOCKETS_PER_S; questions beyond that are dropped unread.

@@ -90,8 +90,7 @@ static int send_only(int fd, struct err *e)
                : 0;
 }
 
-/* In the host's namespace only the sandbox's own way: a socket at an address there takes the
- * questions that others, the host first of all, send to a name server at the same one. */
+/* In the host's namespace only the sandbox's own way. */
 static int keep_to_way(const struct kept *s, int fd, struct err *e)
 {
     const char *way = s->veth.way;
@@ -100,6 +99,25 @@ static int keep_to_way(const struct kept *s, int fd, struct err *e)
                                                 (socklen_t)strlen(way)) < 0
                ? err_sys(e, "bind a reply socket to %s", way)
                : 0;
+}
+
+/* Connected to whom nobody is: or it would take the questions that others, the host first of all,
+ * send to a name server at the same address. What is sent names its destination each time. By
+ * itself, or, where that has no route by the sandbox's way, to the multicast address of all, which
+ * no packet comes from. */
+static int turn_away(int fd, const struct sock_addr *at, struct err *e)
+{
+    struct sock_addr all = *at;
+
+    if (connect(fd, &at->u.sa, at->len) == 0)
+        return 0;
+    if (at->u.sa.sa_family == AF_INET6)
+        all.u.in6.sin6_addr =
+            (struct in6_addr){.s6_addr = {[0] = 0xff, [1] = 0x02, [15] = 0x01}};
+    else
+        all.u.in.sin_addr.s_addr = htonl(INADDR_ALLHOSTS_GROUP);
+    return connect(fd, &all.u.sa, all.len) < 0 ? err_sys(e, "turn a reply socket away")
+                                               : 0;
 }
 
 static int reply_socket(struct kept *s, const struct ip_addr *a, struct err *e)
@@ -124,6 +142,8 @@ static int reply_socket(struct kept *s, const struct ip_addr *a, struct err *e)
         rc = err_sys(e, "share a reply socket's address");
     if (rc == 0 && bind(fd, &at.u.sa, at.len) < 0)
         rc = err_sys(e, "bind a reply socket");
+    if (rc == 0)
+        rc = turn_away(fd, &at, e);
     if (rc < 0)
         sock_close(&fd);
     return fd;
