@@ -16,9 +16,8 @@ int cmd_attach(int argc, char **argv);     /* cmd_ask.c */
 int cmd_detach(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
-int cmd_hook(int argc, char **argv); /* cmd_hook.c */
-int cmd_runtime(int argc,
-                char **argv); /* an OCI runtime that adds the hook: cmd_runtime.c */
+int cmd_hook(int argc, char **argv);    /* cmd_hook.c */
+int cmd_runtime(int argc, char **argv); /* cmd_runtime.c: an OCI runtime, adds the hook */
 int cmd_guard(int argc,
               char **argv); /* cmd_guard.c: the keeper's child; not for people */
 

@@ -115,8 +115,7 @@ size_t dnsmsg_ask(const char *name, uint16_t type, uint16_t id,
                   uint8_t out[DNSMSG_UDP_MIN]);
 
 struct dns_answer {
-    enum dns_rcode
-        rcode; /* NOERROR, NXDOMAIN; others are for the asker to take as failure */
+    enum dns_rcode rcode; /* but NOERROR and NXDOMAIN the asker takes it as failure */
     struct ip_addr addr[DNSMSG_ADDRS_MAX];
     size_t n;       /* kept */
     size_t n_seen;  /* in the answer */

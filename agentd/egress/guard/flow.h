@@ -33,21 +33,17 @@
 
 struct dns_ask;
 
-#define FLOW_LOOK_PLAIN_MS                                                               \
-    1000 /* where the address alone would do, a silent program is waited for so long */
-#define FLOW_TICK_MS   1000 /* rules that expire */
-#define FLOW_REFILL_MS 20   /* directions that wait for their rate */
-#define FLOW_KEEPALIVE_S                                                                 \
-    120 /* an outer connection that is silent is asked whether it is there */
-#define FLOW_LINGER_BYTES                                                                \
-    8388608 /* of a refused request's body that are read away for its answer */
-#define FLOW_HELD_MAX                                                                    \
-    67108864 /* bytes in hand, a sandbox; over it reads are FLOW_READ_SMALL, and what is     \
-                not decided yet is refused */
+#define FLOW_LOOK_PLAIN_MS  1000 /* for a silent program, where its address would do */
+#define FLOW_TICK_MS        1000 /* rules that expire */
+#define FLOW_REFILL_MS      20   /* directions that wait for their rate */
+#define FLOW_KEEPALIVE_S    120 /* a silent outer connection is asked whether it is there */
+#define FLOW_LINGER_BYTES   8388608 /* of a refused request, read away for its answer */
+#define FLOW_PROXY_CACHE_MS 30000   /* an address of the proxy's name is used so long */
+/* Bytes in hand, a sandbox. Over it reads are FLOW_READ_SMALL, and what is not decided yet is
+ * refused. */
+#define FLOW_HELD_MAX   67108864
 #define FLOW_READ_SMALL 4096
-#define FLOW_READ_HTTP                                                                   \
-    65536 /* requests may have to wait, and then all that was read is in hand */
-#define FLOW_PROXY_CACHE_MS 30000 /* an address of the proxy's name is used so long */
+#define FLOW_READ_HTTP  65536 /* requests may have to wait, with all that was read */
 
 enum flow_state {
     FLOW_LOOK,

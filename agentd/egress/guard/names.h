@@ -20,8 +20,7 @@
 #define NAMES_NEGATIVE_MS 5000 /* no such name, no address, only refused addresses */
 #define NAMES_TTL_MIN_S   30   /* what an answer and its pins live at least */
 #define NAMES_TTL_MAX_S   3600
-#define NAMES_GRACE_S                                                                    \
-    60 /* pins outlive the answer by this: clients keep addresses a little longer */
+#define NAMES_GRACE_S     60 /* a pin outlives its answer: clients keep addresses longer */
 
 enum names_result {
     NAMES_OK,        /* addresses, at least one */

@@ -21,8 +21,7 @@ enum {
 };
 
 struct client {
-    struct control_socket
-        *socket; /* borrowed; NULL: it is gone, the keeper still works */
+    struct control_socket *socket; /* borrowed; NULL: gone, the keeper still works */
     struct client *next, **prev;
     int fd;
     struct loop_io *io;

@@ -24,16 +24,13 @@
 struct keeper;
 
 #define KEEPER_SANDBOXES_MAX 4096
-#define KEEPER_GUARD_UID                                                                 \
-    54470                     /* nobody's account; a user agentd-guard is taken instead */
-#define KEEPER_READY_MS  5000 /* from the guard's start to READY */
-#define KEEPER_ALIVE_MS  10000 /* a guard that answers nothing for so long is ended */
-#define KEEPER_REMOVE_MS 3000  /* REMOVE to REMOVED; then it goes without */
-#define KEEPER_FORCE_MS  10000 /* add or replace, to IN_FORCE */
-#define KEEPER_CHECK_MS                                                                  \
-    1000 /* what breaks enforcement is looked at this often, and at news */
-#define KEEPER_GUARD_WAIT_MS                                                             \
-    1000 /* longest pause before a guard that keeps dying is started again */
+#define KEEPER_GUARD_UID     54470 /* nobody's account; a user agentd-guard comes first */
+#define KEEPER_READY_MS      5000  /* from the guard's start to READY */
+#define KEEPER_ALIVE_MS      10000 /* a guard that answers nothing for so long is ended */
+#define KEEPER_REMOVE_MS     3000  /* REMOVE to REMOVED; then it goes without */
+#define KEEPER_FORCE_MS      10000 /* add or replace, to IN_FORCE */
+#define KEEPER_CHECK_MS      1000  /* between two looks for what breaks enforcement */
+#define KEEPER_GUARD_WAIT_MS 1000  /* longest pause before a dying guard's next start */
 
 /** What mode learn proposes for a sandbox, as JSON text; before the end of keeper_remove(). */
 typedef void keeper_proposal_fn(void *arg, const char *name, struct span policy);
@@ -63,11 +60,9 @@ struct keeper_add {
     enum egress_tier tier;
     struct policy *policy;  /* a reference is taken */
     struct netns **take_ns; /* the sandbox's namespace */
-    const char
-        *ns_path; /* to open it again after a restart, and to see it vanish; NULL */
-    const char *
-        iface; /* VETH: the interface inside or the host's side of it; NULL: the only one */
-    pid_t pid; /* of the sandbox, for /proc; 0: not known */
+    const char *ns_path;    /* to open it after a restart, and to see it vanish; NULL */
+    const char *iface; /* VETH: its name inside, or its end here; NULL: the only one */
+    pid_t pid;         /* of the sandbox, for /proc; 0: not known */
 };
 /** The end of an operation, once, from the loop. e NULL: done, and enforced. May not free the
  *  keeper. */

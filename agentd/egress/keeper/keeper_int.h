@@ -91,8 +91,7 @@ struct kept {
     bool has_rules;    /* in the kernel */
     bool is_given;     /* this guard said IN_FORCE */
     bool wants_verify; /* somebody touched its table */
-    bool
-        is_verified; /* the kernel's table was what it should be when it was last looked at */
+    bool is_verified;  /* at the last look the kernel's table was what it should be */
     char reason[KEEPER_REASON_MAX]; /* why not, or what else breaks it; "" */
     struct veth_reasons veth_reasons;
     uint32_t restored;
@@ -135,8 +134,8 @@ struct keeper {
     int host_news_fd, host_rt_fd, host_rt_news_fd, host_nflog_fd;
     struct loop_io *host_news_io, *host_rt_io;
     bool is_host_stale, wants_host_verify;
-    bool
-        is_loading; /* remembered sandboxes are being adopted: the host's table waits for all */
+    /* Remembered sandboxes are being adopted: the host's table waits for all. */
+    bool is_loading;
     char host_reason[KEEPER_REASON_MAX];
     struct sock_addr may[KEEPER_MAY_MAX];
     size_t n_may;

@@ -16,9 +16,8 @@
 #include "common/err.h"
 #include "common/span.h"
 
-#define OCI_CONFIG_MAX 8388608
-#define OCI_HOOK_TIMEOUT_S                                                               \
-    60 /* the runtime ends a hook that takes longer, and the start */
+#define OCI_CONFIG_MAX     8388608 /* bytes of config.json */
+#define OCI_HOOK_TIMEOUT_S 60      /* what takes longer the runtime ends, and the start */
 
 struct oci_change {
     const char *program; /* the hook's absolute path */
@@ -28,7 +27,7 @@ struct oci_change {
     const char *policy;
     const char *tier; /* NULL: sealed, or the annotation's where policy is NULL */
 };
-/** Append the changed text. Does it twice give the same as once. 0 or -1. */
+/** Append the changed text. Twice gives the same as once. 0 or -1. */
 int oci_config_change(struct span text, const struct oci_change *c, struct buf *out,
                       struct err *e);
 

@@ -41,11 +41,9 @@ struct sandbox_conf {
     gid_t gid;
     const char *const *bind; /* absolute or relative paths to show again */
     unsigned n_bind;
-    const char
-        *fixed[2]; /* files that are read-only inside: the policy, the audit; or NULL */
+    const char *fixed[2]; /* files, read-only inside: the policy, the audit; or NULL */
     char *const *command; /* NULL-terminated */
-    unsigned
-        makers; /* how many sandbox_maker() will be asked for, at most SANDBOX_MAKERS */
+    unsigned makers; /* sandbox_maker() will be asked so often, at most SANDBOX_MAKERS */
 };
 
 struct sandbox;

@@ -35,16 +35,14 @@ struct veth {
     int inside_index;
     char port[IF_NAMESIZE]; /* its other end, here: gets the netdev chain */
     int port_index;
-    char way
-        [IF_NAMESIZE]; /* by which its packets reach IP here: the bridge, or the port */
+    char way[IF_NAMESIZE]; /* its packets reach IP here by: the bridge, or the port */
     int way_index;
     bool is_bridged;
     uint8_t mac[6], gateway_mac[6];      /* the sandbox's; that of `way` */
     struct ip_addr addr[VETH_ADDRS_MAX]; /* the sandbox's; its link-local one too */
     unsigned n_addr;
-    struct ip_addr
-        gateway4; /* the address of `way` in the sandbox's network; family 0: none,
-                                or more than one */
+    /* The address of `way` in the sandbox's network; family 0: none, or more than one. */
+    struct ip_addr gateway4;
 };
 
 struct veth_host; /* opaque: links and switches of our own namespace, at one moment */

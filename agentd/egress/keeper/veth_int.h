@@ -27,9 +27,8 @@ struct veth_inside {
     int n;
     struct ip_net addr[RT_ADDRS_MAX]; /* of `only` */
     int n_addr;
-    const struct rt_link
-        *only;      /* what is neither lo nor the kernel's own; NULL: nothing */
-    bool ends_here; /* `only` has its other end in our namespace */
+    const struct rt_link *only; /* neither lo nor the kernel's own; NULL: nothing */
+    bool ends_here;             /* `only` has its other end in our namespace */
     bool has_embedded_resolver;
 };
 int veth_look_inside(struct veth_inside *in, struct netns *ns,

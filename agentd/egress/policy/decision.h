@@ -39,8 +39,8 @@ struct verdict {
     bool allowed;
     enum verdict_stage stage;
     const struct policy_rule *rule; /* ALLOW, DENY; borrowed from the policy */
-    char text[VERDICT_TEXT_MAX]; /* 'deny rule 2 "*.evil.example" (reason)', 'floor: cloud
-                                       metadata', 'default deny: no rule names ...' */
+    /* 'deny rule 2 "*.evil.example" (reason)', 'floor: cloud metadata' ... */
+    char text[VERDICT_TEXT_MAX];
 };
 
 /**

@@ -35,8 +35,7 @@ struct policy {
     struct policy_limits limits;
     struct policy_proxy proxy;
     const char *resolvers;
-    struct policy_port_check
-        *checks; /* sorted; more than 80 and 443, and those if changed */
+    struct policy_port_check *checks; /* sorted; `usual` ones too, unless changed */
     size_t n_checks;
     struct policy_rule *rule; /* denied first */
     size_t n_rules, n_deny;

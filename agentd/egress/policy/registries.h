@@ -28,8 +28,9 @@
 
 /** How a file is written. */
 enum registries_syntax {
-    REGISTRIES_KEYS, /* key = value, key: value or key "value", # and ; comments, continued by
-                         indented lines; keys are given */
+    /* key = value, key: value or key "value"; # and ; comments, continued by indented lines.
+     * The keys are given. */
+    REGISTRIES_KEYS,
     REGISTRIES_APT, /* one-line sources */
     REGISTRIES_DEB822,
     REGISTRIES_MAVEN, /* settings.xml */
@@ -40,8 +41,8 @@ enum registries_syntax {
 struct registries_place {
     const char *pattern;
     enum registries_syntax syntax;
-    const char *
-        keys; /* KEYS: between spaces, a "*" may begin one; SOURCE, PROGRAM: the marker */
+    /* KEYS: between spaces, a "*" may begin one. SOURCE, PROGRAM: the marker. */
+    const char *keys;
 };
 /** @url  "https://host[:port]/...", or a host alone */
 typedef void registries_fn(void *arg, struct span url);
