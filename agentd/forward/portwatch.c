@@ -47,7 +47,6 @@ struct portwatch {
     uint64_t began_ms;
     unsigned parts;     /* datagrams of this round */
     bool is_confirming; /* this round checks what the last one missed */
-    bool is_settled;
     struct log_rate rate;
     struct listeners known, fresh;
     uint8_t dgram[DGRAM_MAX] __attribute__((aligned(8)));
@@ -201,7 +200,6 @@ static void round_end(struct portwatch *w)
         return;
     }
     w->is_confirming = false;
-    w->is_settled = true;
     loop_timer_start(&w->timer, PORTWATCH_MS);
     old = w->known;
     w->known = w->fresh;
@@ -411,11 +409,6 @@ struct portwatch *portwatch_new(struct loop *l, struct netns *ns,
 fail:
     portwatch_free(w);
     return NULL;
-}
-
-bool portwatch_is_settled(const struct portwatch *w)
-{
-    return w->is_settled;
 }
 
 /* -- once ---------------------------------------------------------------------------- */

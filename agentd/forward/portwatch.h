@@ -51,8 +51,6 @@ struct portwatch *portwatch_new(struct loop *l, struct netns *ns,
                                 const struct portwatch_ops *ops, void *owner,
                                 struct err *e);
 void portwatch_free(struct portwatch *w); /* NULL is fine */
-/** True after the first whole round. */
-bool portwatch_is_settled(const struct portwatch *w);
 
 /** One look, without a loop: sorted by port, one entry each. Free with mem_free(). */
 int portwatch_list(struct netns *ns, struct portwatch_port **ret, size_t *ret_n,

@@ -10,7 +10,6 @@
 #include "agentd/egress/guard/dnsmsg.h"
 
 #include <netinet/in.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "agentd/egress/guard/dnsname.h"
@@ -40,22 +39,6 @@ const char *dnsmsg_result_name(enum dnsmsg_result r)
         "ok", "no question", "form error", "not implemented", "refused", "bad version"};
 
     return r < DNSMSG_RESULT_COUNT ? name[r] : "?";
-}
-
-const char *dns_type_name(uint16_t type, char out[12])
-{
-    static const struct {
-        uint16_t type;
-        const char *name;
-    } known[] = {{1, "A"},     {2, "NS"},     {5, "CNAME"},  {6, "SOA"},    {10, "NULL"},
-                 {12, "PTR"},  {15, "MX"},    {16, "TXT"},   {28, "AAAA"},  {33, "SRV"},
-                 {64, "SVCB"}, {65, "HTTPS"}, {251, "IXFR"}, {252, "AXFR"}, {255, "ANY"}};
-
-    for (size_t i = 0; i < COUNT_OF(known); i++)
-        if (known[i].type == type)
-            return known[i].name;
-    (void)snprintf(out, 12, "TYPE%u", type);
-    return out;
 }
 
 /* -- questions -------------------------------------------------------------------------------- */

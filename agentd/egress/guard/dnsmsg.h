@@ -32,7 +32,6 @@
 #define DNSMSG_WIRE_MAX     DNSNAME_WIRE_MAX
 #define DNSMSG_TEXT_MAX     DNSNAME_TEXT_MAX
 #define DNSMSG_QUESTION_MAX 1232 /* bytes of a question; cookies and padding included */
-#define DNSMSG_ANSWER_MAX   65535
 #define DNSMSG_UDP_MIN      512  /* what a client without EDNS takes */
 #define DNSMSG_UDP_MAX      1232 /* what no path cuts into fragments (DNS flag day 2020) */
 #define DNSMSG_ADDRS_MAX    32   /* addresses kept of an answer, however many there are */
@@ -45,7 +44,6 @@ enum dns_type {
     DNS_AAAA = 28,
     DNS_OPT = 41,
 };
-const char *dns_type_name(uint16_t type, char out[12]); /* "HTTPS", "TYPE65280" */
 
 enum dns_rcode {
     DNS_NOERROR,
@@ -65,7 +63,6 @@ enum dns_ede {
     DNS_EDE_FILTERED = 17,   /* the answer was refused, not the name */
     DNS_EDE_PROHIBITED = 18, /* no rule says yes */
     DNS_EDE_UNREACHABLE = 22,
-    DNS_EDE_NETWORK = 23,
 };
 
 enum dnsmsg_result {

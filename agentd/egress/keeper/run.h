@@ -13,11 +13,13 @@
 
 #include <stdbool.h>
 
+#include "agentd/egress/keeper/sandbox.h"
+
 struct run_conf {
     const char *policy; /* a file, or a preset */
     const char *name;   /* NULL: one is made */
     const char *audit;  /* NULL: none */
-    const char *bind[64];
+    const char *bind[SANDBOX_BINDS_MAX];
     unsigned n_bind;
     bool up;
     char **command; /* NULL-terminated */

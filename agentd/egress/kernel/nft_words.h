@@ -13,7 +13,6 @@ enum {
     /* nft(8)'s numbers of types, 6 bits each in a concatenation */
     T_IP4 = 7,
     T_IP6 = 8,
-    T_ETHER = 9,
     T_PROTO = 12,
     T_PORT = 13,
     T_MARK = 19,

@@ -60,13 +60,6 @@ struct policy_reader {
     int (*networks)(void *arg, struct buf *ret, struct err *e);
     void *arg;
 };
-enum policy_format {
-    POLICY_JSON,
-    POLICY_E2B,  /* {"allowOut": [...], "denyOut": [...]} */
-    POLICY_LIST, /* a domain, address or CIDR a line, # comments */
-};
-/** Which of them is this text? By its first byte and its members. */
-enum policy_format policy_detect(struct span text);
 /** NULL when faults->has_error, or on no memory (said there too). Warnings may stand there
  *  on success. */
 struct policy *policy_compile(struct span text, const struct policy_reader *reader,

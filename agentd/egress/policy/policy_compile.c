@@ -26,20 +26,6 @@ static bool looks_like_json(struct span text)
     return i == text.len || text.p[i] == '{' || text.p[i] == '[' || text.p[i] == 0xef;
 }
 
-enum policy_format policy_detect(struct span text)
-{
-    enum policy_format f = POLICY_JSON;
-    struct json *root;
-
-    if (!looks_like_json(text))
-        return POLICY_LIST;
-    root = json_parse(text, POLICY_TEXT_MAX, NULL);
-    if (root && policy_is_e2b(root))
-        f = POLICY_E2B;
-    json_free(root);
-    return f;
-}
-
 /* "line 3: ..." of the JSON parser, as a fault with its line. */
 static void syntax_fault(struct policy_build *b, const struct err *e)
 {

@@ -60,7 +60,7 @@ struct policy_source {
     const char *file; /* "" for the policy itself */
     struct span text;
     struct buf own;           /* holds the text of a file */
-    bool is_list;             /* POLICY_LIST: `item` of its rules are lines */
+    bool is_list;             /* of names, not JSON: `item` of its rules are lines */
     bool is_import;           /* another tool's form: what can never match is left out */
     bool is_open;             /* being read: to extend it now would be a circle */
     const char *list_name[2]; /* how its lists are called, by enum policy_list */

@@ -301,15 +301,6 @@ static void faults_are_answered_with_their_codes(void **state)
     assert_int_equal(out[sizeof(HEAD ASK_A) - 1 + 5], 1); /* the code's upper bits */
 }
 
-static void types_are_called_by_their_names(void **state)
-{
-    char room[12];
-
-    (void)state;
-    assert_string_equal(dns_type_name(65, room), "HTTPS");
-    assert_string_equal(dns_type_name(65280, room), "TYPE65280");
-}
-
 /* -- answers ------------------------------------------------------------------------------------------ */
 
 #define ANSWER(n)  "\x12\x34\x81\x80\x00\x01\0" n "\0\0\0\0" ASK_A
@@ -551,7 +542,6 @@ int main(void)
         cmocka_unit_test(a_refusal_says_why_to_who_speaks_edns),
         cmocka_unit_test(what_does_not_fit_is_left_out_and_told),
         cmocka_unit_test(faults_are_answered_with_their_codes),
-        cmocka_unit_test(types_are_called_by_their_names),
         cmocka_unit_test(an_answer_gives_addresses_and_the_least_lifetime),
         cmocka_unit_test(broken_answers_are_refused),
         cmocka_unit_test(a_chain_is_followed_so_far),
