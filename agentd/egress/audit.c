@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. The guard writes from its loop, so a write must not block: a regular file does not, and
- * what is no regular file is asked before. A line that was cut (a full disk) is ended by a
- * newline before the next one, so that one lost record does not spoil another.
+ * Theory. The guard writes from its loop, so a write must not block: a regular file does
+ * not, and what is no regular file is asked before. A line that was cut (a full disk) is
+ * ended by a newline before the next one, so that one lost record does not spoil another.
  *
- * Refusals are what a sandbox can cause without end. They are limited a sandbox and kind; the
- * table of limits holds only what was written in the last second or has something left to tell.
+ * Refusals are what a sandbox can cause without end. They are limited a sandbox and
+ * kind; the table of limits holds only what was written in the last second or has
+ * something left to tell.
  */
 #include "agentd/egress/audit.h"
 
@@ -44,7 +45,7 @@ struct audit {
     struct rate *rates[BUCKETS];
 };
 
-/* -- how many of one kind ------------------------------------------------------------------- */
+/* -- how many of one kind ------------------------------------------------------------ */
 
 static struct rate **bucket_of(struct audit *a, const char *sandbox, enum audit_kind kind)
 {
@@ -131,7 +132,7 @@ static bool may_write(struct audit *a, const struct audit_record *r,
     return true;
 }
 
-/* -- writing ---------------------------------------------------------------------------------- */
+/* -- writing ------------------------------------------------------------------------- */
 
 static bool can_write(const struct audit *a, size_t n)
 {

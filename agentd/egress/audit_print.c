@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* One record as one line. Every kind has its own members, always the same ones, in one order:
- * what is not known is null. docs/egress-audit.schema.json says which. */
+/* One record as one line. Every kind has its own members, always the same ones, in one
+ * order: what is not known is null. docs/egress-audit.schema.json says which. */
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>

@@ -31,7 +31,7 @@ void channel_msg_done(struct channel_msg *m)
         sock_close(&m->fd[i]);
 }
 
-/* -- sending ------------------------------------------------------------------------------- */
+/* -- sending ------------------------------------------------------------------------- */
 
 /* NOLINTNEXTLINE(readability-non-const-parameter): an iovec takes no const */
 int channel_send_wire(int fd, uint8_t *wire, size_t len, const int *fds, size_t n_fds,
@@ -75,7 +75,7 @@ int channel_send(int fd, const struct channel_msg *m, struct err *e)
     return channel_send_wire(fd, wire, (size_t)len, fds, n, e);
 }
 
-/* -- receiving ----------------------------------------------------------------------------- */
+/* -- receiving ----------------------------------------------------------------------- */
 
 /* All descriptors that came; false when something else came too, or not all of them. */
 static bool take_fds(struct msghdr *h, int fds[CHANNEL_FDS], size_t *ret_n)
@@ -140,7 +140,7 @@ int channel_recv(int fd, struct channel_msg *ret, struct err *e)
     return -1;
 }
 
-/* -- texts ---------------------------------------------------------------------------------- */
+/* -- texts --------------------------------------------------------------------------- */
 
 int channel_text_out(const void *p, size_t n, struct err *e)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * channel -- what keeper and guard say to each other: fixed records over a SOCK_SEQPACKET pair,
- *            with descriptors. Both sides check every field; the keeper trusts none of the
- *            guard's.
+ * channel -- what keeper and guard say to each other: fixed records over a
+ *            SOCK_SEQPACKET pair, with descriptors. Both sides check every field; the
+ *            keeper trusts none of the guard's.
  *
  *   0  version (CHANNEL_VERSION)   1  type   2  which descriptors (bit i: fd[i])   3  zero
  *   4  sandbox, 4 bytes            8  seq, 4 bytes                                 12  what the
@@ -20,8 +20,9 @@
  *   STATUS    seq                                    COUNTS     seq, what the guard counted
  *                                                    PROPOSAL   memfd: the policy that mode learn proposes
  *
- * IN_FORCE, REFUSED, REMOVED and COUNTS carry the seq of what they answer. STATUS and POLICY for a
- * sandbox that the guard does not have are REFUSED. PROPOSAL comes before REMOVED.
+ * IN_FORCE, REFUSED, REMOVED and COUNTS carry the seq of what they answer. STATUS
+ * and POLICY for a sandbox that the guard does not have are REFUSED. PROPOSAL
+ * comes before REMOVED.
  */
 #ifndef AGENTD_EGRESS_CHANNEL_H
 #define AGENTD_EGRESS_CHANNEL_H

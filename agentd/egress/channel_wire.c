@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. A record holds only what its type uses, in the order of enum part; the table says
- * which parts and which descriptors that are. Writing checks as much as reading does, so that a
- * fault shows where it was made and not as a channel that the other side calls broken.
+ * Theory. A record holds only what its type uses, in the order of enum part; the table
+ * says which parts and which descriptors that are. Writing checks as much as reading
+ * does, so that a fault shows where it was made and not as a channel that the other
+ * side calls broken.
  */
 #include <errno.h>
 #include <string.h>
@@ -85,7 +86,7 @@ void channel_msg_init(struct channel_msg *m, enum channel_type type, uint32_t sa
         m->fd[i] = -1;
 }
 
-/* -- what both ways check ---------------------------------------------------------------- */
+/* -- what both ways check ------------------------------------------------------------ */
 
 static bool addr_is_good(const struct ip_addr *a)
 {
@@ -126,7 +127,7 @@ static bool head_is_good(const struct shape *s, uint32_t sandbox, unsigned fds)
            (fds & ~(unsigned)(s->must | s->may)) == 0;
 }
 
-/* -- writing ------------------------------------------------------------------------------- */
+/* -- writing ------------------------------------------------------------------------- */
 
 struct wr {
     uint8_t *p;
@@ -303,7 +304,7 @@ int channel_encode(const struct channel_msg *m, uint8_t out[CHANNEL_WIRE_MAX],
     return (int)w.len;
 }
 
-/* -- reading ------------------------------------------------------------------------------- */
+/* -- reading ------------------------------------------------------------------------- */
 
 static uint64_t get_u64(struct wire_rd *r)
 {

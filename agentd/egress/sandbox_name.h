@@ -8,9 +8,9 @@
 /* A name is as a sandbox id (host_id_parse()); a container's id is cut to 12. */
 #define EGRESS_NAME_MAX HOST_ID_MAX
 
-/* A sealed sandbox's own addresses: the IPv4 dummy address (RFC 7600 section 4.8) and one of the
- * discard-only prefix (RFC 6666), so that they are nobody's in any network. Its name server
- * stands at the first; in truth every packet to port 53 reaches the guard. */
+/* A sealed sandbox's own addresses: the IPv4 dummy address (RFC 7600 section 4.8) and one
+ * of the discard-only prefix (RFC 6666), so that they are nobody's in any network. Its
+ * name server stands at the first; in truth every packet to port 53 reaches the guard. */
 #define EGRESS_SEALED_IP4 "192.0.0.8"
 #define EGRESS_SEALED_IP6 "100::8"
 

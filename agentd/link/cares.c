@@ -23,7 +23,8 @@ void cares_arm(struct cares *c)
                      (uint64_t)tv.tv_sec * 1000 + (uint64_t)(tv.tv_usec + 999) / 1000);
 }
 
-/* c-ares names its next time-out after each step; without the timer no query is repeated. */
+/* c-ares names its next time-out after each step; without the timer no query
+ * is repeated. */
 static void on_tick(void *arg)
 {
     struct cares *c = arg;

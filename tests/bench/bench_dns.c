@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Questions a second through a sandbox's name server on a UDP socket: names that are in the table, as
- * most are. The keeper and its kernel are a function that says yes; a child asks. */
+/* Questions a second through a sandbox's name server on a UDP socket: names that are
+ * in the table, as most are. The keeper and its kernel are a function that says yes;
+ * a child asks. */
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -62,7 +63,7 @@ static int udp(struct sock_addr *at)
     return fd;
 }
 
-/* -- the child ------------------------------------------------------------------------------------ */
+/* -- the child ----------------------------------------------------------------------- */
 
 static double ask_all(int fd, const struct sock_addr *to)
 {
@@ -117,7 +118,7 @@ static void client(const struct sock_addr *to)
     _exit(0);
 }
 
-/* -- the others, on the guard's loop -------------------------------------------------------------- */
+/* -- the others, on the guard's loop ------------------------------------------------- */
 
 static void on_keeper(void *arg, unsigned events)
 {

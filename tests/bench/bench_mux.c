@@ -38,7 +38,7 @@ static void need(bool ok, const char *what)
     exit(1);
 }
 
-/* -- users ------------------------------------------------------------------------------ */
+/* -- users --------------------------------------------------------------------------- */
 
 static size_t take(void *user, struct span bytes)
 {
@@ -97,7 +97,7 @@ static const struct mux_stream_ops ask_ops = {.data = take, .closed = closed_cou
 
 static const struct mux_ops mux_ops = {.opened = on_opened};
 
-/* -- moving ------------------------------------------------------------------------------- */
+/* -- moving -------------------------------------------------------------------------- */
 
 static void start(struct bench *b, uint32_t window_max)
 {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pin before its reply, the whole way: guard, keeper, kernel, keeper, guard. The keeper is the real one
- * with SANDBOXES sealed namespaces; it starts its guard as /proc/self/exe, which is this program again,
- * and that plays a guard's part with the guard's own end of the channel: it says READY, takes the
+ * A pin before its reply, the whole way: guard, keeper, kernel, keeper, guard.
+ * The keeper is the real one with SANDBOXES sealed namespaces; it starts its
+ * guard as /proc/self/exe, which is this program again, and that plays a guard's
+ * part with the guard's own end of the channel: it says READY, takes the
  * sandboxes, and pins. Needs root.
  */
 #include <fcntl.h>
@@ -48,7 +49,7 @@ static int by_value(const void *a, const void *b)
     return (*x > *y) - (*x < *y);
 }
 
-/* -- the guard's part ------------------------------------------------------------------------------ */
+/* -- the guard's part ---------------------------------------------------------------- */
 
 struct asker {
     struct loop *loop;
@@ -139,7 +140,7 @@ static int be_guard(void)
     return 0;
 }
 
-/* -- the keeper ------------------------------------------------------------------------------------ */
+/* -- the keeper ---------------------------------------------------------------------- */
 
 struct bench {
     struct loop *loop;

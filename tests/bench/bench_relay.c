@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The guard's connections on loopback beside none: what the name check adds to setting one up, and
- * what the relay leaves of one stream's throughput. Guard, server and client are processes. */
+/* The guard's connections on loopback beside none: what the name check adds to setting
+ * one up, and what the relay leaves of one stream's throughput. Guard, server and client
+ * are processes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -51,7 +52,7 @@ static void address(const char *ip, int port, struct sock_addr *ret)
     need(sock_parse_ip(span_str(ip), (uint16_t)port, ret) == 0, "address");
 }
 
-/* -- the guard ---------------------------------------------------------------------------- */
+/* -- the guard ----------------------------------------------------------------------- */
 
 struct gate {
     struct flows *flows;
@@ -146,7 +147,7 @@ static void guard(int ready)
     loop_run(g.loop);
 }
 
-/* -- the server ------------------------------------------------------------------------------- */
+/* -- the server ---------------------------------------------------------------------- */
 
 /* One byte back for the first that comes, or `MOVE` bytes swallowed and then one back. */
 static void serve(int fd, bool is_bulk, uint8_t *piece)
@@ -190,7 +191,7 @@ static void server(int ready)
     }
 }
 
-/* -- the client --------------------------------------------------------------------------------- */
+/* -- the client ---------------------------------------------------------------------- */
 
 static int connect_to(const char *ip, int port)
 {
@@ -293,7 +294,7 @@ static void client(void)
     mem_free(piece);
 }
 
-/* -- all ------------------------------------------------------------------------------------------- */
+/* -- all ----------------------------------------------------------------------------- */
 
 static pid_t start(void (*fn)(int))
 {

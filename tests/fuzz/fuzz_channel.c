@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A record that is read is written as the same bytes; one that is not leaves its descriptors. The
- * first byte is how many came with it. */
+/* A record that is read is written as the same bytes; one that is not leaves its
+ * descriptors. The first byte is how many came with it. */
 #include <stdlib.h>
 
 #include "agentd/egress/channel.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* First byte: what the rest is. An even one: a question, whose reply must be readable and within
- * its bounds. An odd one: an answer to a question for one of two names. */
+/* First byte: what the rest is. An even one: a question, whose reply must be readable and
+ * within its bounds. An odd one: an answer to a question for one of two names. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Heads rewritten both ways: what goes out is a head that our own strict parser takes, with
- * the same framing, and without anything that only we may say or only we may see. The first
- * byte chooses direction and mode. */
+/* Heads rewritten both ways: what goes out is a head that our own strict parser takes,
+ * with the same framing, and without anything that only we may say or only we may see.
+ * The first byte chooses direction and mode. */
 #include <stdlib.h>
 
 #include "tests/support/edge_site.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One connection through the HTTP gate: the first byte says how the rest is cut and where requests
- * end and responses begin. What comes out must be what a second gate, fed with it whole, reads as
- * the same requests: hosts and all. Cutting must not change what passes.
+ * One connection through the HTTP gate: the first byte says how the rest is cut and
+ * where requests end and responses begin. What comes out must be what a second gate,
+ * fed with it whole, reads as the same requests: hosts and all. Cutting must not
+ * change what passes.
  */
 #include <stdlib.h>
 

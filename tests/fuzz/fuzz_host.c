@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A canonical name is its own canonical form, and a routed label is what it was made of. */
+/* A canonical name is its own canonical form, and a routed label is what it
+ * was made of. */
 #include <stdio.h>
 #include <stdlib.h>
 

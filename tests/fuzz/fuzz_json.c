@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Any bytes as JSON; what is taken must have strings that print and come back the same, and
- * with an allocation failing it is refused without a trace. */
+/* Any bytes as JSON; what is taken must have strings that print and come back the same,
+ * and with an allocation failing it is refused without a trace. */
 #include <stdlib.h>
 
 #include "common/json.h"

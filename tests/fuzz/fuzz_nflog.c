@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Whatever a datagram holds, reading it ends, stays inside, and gives addresses that print. */
+/* Whatever a datagram holds, reading it ends, stays inside, and gives
+ * addresses that print. */
 #include <stdlib.h>
 
 #include "agentd/egress/kernel/nflog.h"

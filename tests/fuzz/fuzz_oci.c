@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Any bytes as a container's state and as a bundle's config.json: what is taken of a state keeps
- * its rules, and a changed config is the same when it is changed again. */
+/* Any bytes as a container's state and as a bundle's config.json: what is taken of a
+ * state keeps its rules, and a changed config is the same when it is changed again. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Any bytes as a policy in any of its forms. What is taken prints to a text that compiles, without
- * an outside, to a policy that prints the same and decides the same; with an allocation failing
- * it is refused without a trace. */
+/* Any bytes as a policy in any of its forms. What is taken prints to a text that
+ * compiles, without an outside, to a policy that prints the same and decides the same;
+ * with an allocation failing it is refused without a trace. */
 #include <stdlib.h>
 
 #include "agentd/egress/policy/decision.h"

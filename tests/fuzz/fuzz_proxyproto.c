@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A verdict never changes with more bytes, and a header ends inside what was looked at. */
+/* A verdict never changes with more bytes, and a header ends inside what was
+ * looked at. */
 #include <stdlib.h>
 
 #include "common/limits.h"

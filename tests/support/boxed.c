@@ -20,7 +20,7 @@
 #include "common/cdefs.h"
 #include "tests/support/test.h"
 
-/* -- the supervisor: what `run` is, without the network ------------------------------------ */
+/* -- the supervisor: what `run` is, without the network ------------------------------ */
 
 static volatile sig_atomic_t terminated;
 
@@ -77,7 +77,8 @@ void boxed_supervise(const struct boxed *sc)
     struct err e = {0};
     int code;
 
-    if (chdir("/") < 0) /* the tests' own folder may be one that a sandbox does not show */
+    if (chdir("/") <
+        0) /* the tests' own folder may be one that a sandbox does not show */
         _exit(BOXED_CANNOT);
     (void)signal(SIGTERM, on_term);
     (void)setenv("TUNNEL_TOKEN", "secret-token", 1);
@@ -189,7 +190,7 @@ int boxed_find_modes(void **state)
 
 /* Body runs once for each mode that works; skipped when none does. */
 
-/* -- sockets with names ------------------------------------------------------------------- */
+/* -- sockets with names -------------------------------------------------------------- */
 
 int boxed_listen(const char *name, bool is_abstract)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * boxed -- real sandboxes for tests: a supervisor process, as root or as an ordinary user (uid
- *          65534 where the test is root's), COMMAND in it, and its output.
+ * boxed -- real sandboxes for tests: a supervisor process, as root or as an ordinary user
+ *          (uid 65534 where the test is root's), COMMAND in it, and its output.
  */
 #ifndef TESTS_SUPPORT_BOXED_H
 #define TESTS_SUPPORT_BOXED_H
@@ -60,7 +60,8 @@ int boxed_connect(const char *name, bool is_abstract);
 struct boxed_modes {
     bool can[BOXED_MODES];
 };
-/** Group setup: the modes that can be tried here, with the reason printed for the others. */
+/** Group setup: the modes that can be tried here, with the reason printed for
+ *  the others. */
 int boxed_find_modes(void **state);
 
 /** The body runs once for each mode that works; skipped when none does. */

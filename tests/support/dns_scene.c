@@ -138,7 +138,7 @@ void dns_scene_close(struct dns_scene *s)
     assert_int_equal(mem_live(), 0);
 }
 
-/* -- running ---------------------------------------------------------------------------------------- */
+/* -- running ------------------------------------------------------------------------- */
 
 struct until {
     struct loop *loop;
@@ -182,7 +182,7 @@ void dns_scene_for(struct dns_scene *s, unsigned ms)
     loop_run(s->guard.loop);
 }
 
-/* -- looking ---------------------------------------------------------------------------------------- */
+/* -- looking ------------------------------------------------------------------------- */
 
 uint32_t dns_scene_pin(const struct dns_scene *s, const char *addr, uint16_t port)
 {

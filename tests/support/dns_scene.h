@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * dns_scene -- a guard's ward with an upstream name server of ours (UDP and TCP on loopback) and
- *              a keeper at the other end of a real channel, all on one loop.
+ * dns_scene -- a guard's ward with an upstream name server of ours (UDP and TCP
+ *              on loopback) and a keeper at the other end of a real channel,
+ *              all on one loop.
  *
  * The upstream does what the first label says:
  *   one        203.0.113.7, 2001:db8::7          mixed    203.0.113.7, 10.0.0.1, 169.254.169.254

@@ -122,8 +122,8 @@ static void *find(const struct buf *b, const char *text)
     return memmem(b->p, b->len, text, strlen(text));
 }
 
-/* A whole request is here when its head is, and with "/body" its body: chunked to the last
- * chunk, or as long as it says. */
+/* A whole request is here when its head is, and with "/body" its body: chunked to the
+ * last chunk, or as long as it says. */
 static bool is_whole(const struct app *a)
 {
     const char *end = find(&a->in, "\r\n\r\n"), *len;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/** edge_app -- the app in edge_scene: what it answers on a stream, by the request's path. */
+/** edge_app -- the app in edge_scene: what it answers on a stream, by the
+ *             request's path. */
 #ifndef TESTS_SUPPORT_EDGE_APP_H
 #define TESTS_SUPPORT_EDGE_APP_H
 

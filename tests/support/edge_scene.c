@@ -18,7 +18,7 @@ enum {
     DEADLINE_MS = 20000
 };
 
-/* -- the agent -------------------------------------------------------------------------- */
+/* -- the agent ----------------------------------------------------------------------- */
 
 static void on_opened(void *owner, struct mux_stream *stream, const struct mux_open *open)
 {
@@ -179,7 +179,7 @@ void scene_token(struct scene *s, const char *sub, enum token_aud aud, const cha
         abort();
 }
 
-/* -- the edge --------------------------------------------------------------------------- */
+/* -- the edge ------------------------------------------------------------------------ */
 
 static bool owns(void *owner, const char *id)
 {
@@ -322,7 +322,7 @@ void scene_stop(struct scene *s)
     loop_free(s->loop);
 }
 
-/* -- clients ----------------------------------------------------------------------------- */
+/* -- clients ------------------------------------------------------------------------- */
 
 static void on_client(void *arg, unsigned events)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * edge_scene -- an edge with all that is behind it in one process and on one loop: registry,
- *               session, two muxes, and an agent whose app answers by the request's path.
- *               The client is a real TCP connection over loopback.
+ * edge_scene -- an edge with all that is behind it in one process and on one loop:
+ *               registry, session, two muxes, and an agent whose app answers by the
+ *               request's path. The client is a real TCP connection over loopback.
  */
 #ifndef TESTS_SUPPORT_EDGE_SCENE_H
 #define TESTS_SUPPORT_EDGE_SCENE_H
@@ -74,7 +74,8 @@ void scene_connect(struct scene *s, unsigned i, bool is_trusted);
 void scene_hang_up(struct scene *s, unsigned i);
 void scene_send(struct scene *s, unsigned i, const char *text);
 void scene_send_bytes(struct scene *s, unsigned i, const void *p, size_t n);
-/** Run until the client got this text (then true), or its connection or the time ended. */
+/** Run until the client got this text (then true), or its connection or the
+ *  time ended. */
 bool scene_until(struct scene *s, unsigned i, const char *text);
 /** Run until the client's connection ended. */
 bool scene_until_end(struct scene *s, unsigned i);

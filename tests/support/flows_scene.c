@@ -16,7 +16,7 @@
 #include "agentd/egress/guard/pins.h"
 #include "tests/support/test.h"
 
-/* -- the name server ------------------------------------------------------------------------ */
+/* -- the name server ----------------------------------------------------------------- */
 
 static size_t question_len(const uint8_t *p, size_t n, char name[256])
 {
@@ -107,7 +107,7 @@ void flows_scene_name(struct flows_scene *s, const char *name, const char *addr)
     s->n_names++;
 }
 
-/* -- the keeper's end ------------------------------------------------------------------------ */
+/* -- the keeper's end ---------------------------------------------------------------- */
 
 static void on_keeper(void *arg, unsigned events)
 {
@@ -154,7 +154,7 @@ static void open_keeper(struct flows_scene *s)
     loop_io_want(s->keeper_io, LOOP_READ);
 }
 
-/* -- opening and closing ----------------------------------------------------------------------- */
+/* -- opening and closing ------------------------------------------------------------- */
 
 static struct policy *compile(const char *text)
 {
@@ -251,7 +251,7 @@ void flows_scene_pin(struct flows_scene *s, const char *name, const char *addr)
     assert_true(is_done);
 }
 
-/* -- connections --------------------------------------------------------------------------------- */
+/* -- connections --------------------------------------------------------------------- */
 
 int flows_scene_listen(const char *at)
 {
@@ -369,7 +369,7 @@ bool flows_scene_is_quiet(struct flows_scene *s, int fd)
     return !is_ready(s, fd, POLLIN, 60);
 }
 
-/* -- records ----------------------------------------------------------------------------------------- */
+/* -- records ------------------------------------------------------------------------- */
 
 const char *flows_scene_records(struct flows_scene *s)
 {
@@ -412,7 +412,7 @@ void flows_scene_recorded(struct flows_scene *s, ...)
     fail_msg("no such record in: %s", flows_scene_records(s));
 }
 
-/* -- ClientHellos ------------------------------------------------------------------------------------- */
+/* -- ClientHellos -------------------------------------------------------------------- */
 
 static void put16(struct buf *b, size_t n)
 {

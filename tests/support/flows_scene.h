@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * flows_scene -- one sandbox's connections in the guard, with its real names, pins, records and a
- *                keeper's end of the channel, in a network of its own (own_network.h). One
- *                thread: whoever waits turns the loop.
+ * flows_scene -- one sandbox's connections in the guard, with its real names, pins,
+ *                records and a keeper's end of the channel, in a network of its own
+ *                (own_network.h). One thread: whoever waits turns the loop.
  */
 #ifndef TESTS_SUPPORT_FLOWS_SCENE_H
 #define TESTS_SUPPORT_FLOWS_SCENE_H
@@ -52,7 +52,8 @@ void flows_scene_say(struct flows_scene *s, int fd, const char *text);
 void flows_scene_read(struct flows_scene *s, int fd, size_t n, struct buf *ret);
 /** Exactly this comes next. */
 void flows_scene_expect(struct flows_scene *s, int fd, const char *text);
-/** "eof", "reset", or "open" when neither comes within a second. Bytes before it are read away. */
+/** "eof", "reset", or "open" when neither comes within a second. Bytes before it
+ *  are read away. */
 const char *flows_scene_end(struct flows_scene *s, int fd);
 /** Nothing comes for a moment. */
 bool flows_scene_is_quiet(struct flows_scene *s, int fd);
@@ -61,8 +62,8 @@ const char *flows_scene_records(struct flows_scene *s);
 /** Waits for a record that has all of these (NULL ends); fails the test without one. */
 void flows_scene_recorded(struct flows_scene *s, ...);
 
-/** A ClientHello with this server name ("": without), padded to about `size` bytes and cut into
- *  records of `record` bytes at most. */
+/** A ClientHello with this server name ("": without), padded to about `size` bytes and
+ *  cut into records of `record` bytes at most. */
 void flows_scene_hello(const char *name, size_t size, size_t record, struct buf *ret);
 
 #endif

@@ -30,7 +30,7 @@ static void die(const char *what)
     abort();
 }
 
-/* -- namespaces ---------------------------------------------------------------------------------------- */
+/* -- namespaces ---------------------------------------------------------------------- */
 
 static bool write_file(const char *path, const char *text)
 {
@@ -121,7 +121,7 @@ bool keeper_scene_main(int argc, char **argv, int *ret_code)
     return false;
 }
 
-/* -- the world ------------------------------------------------------------------------------------------ */
+/* -- the world ----------------------------------------------------------------------- */
 
 static int bind_world(int type, uint16_t port)
 {
@@ -234,7 +234,7 @@ static pid_t start_world(void)
     return world;
 }
 
-/* -- the scene ------------------------------------------------------------------------------------------- */
+/* -- the scene ----------------------------------------------------------------------- */
 
 static void on_limit(void *arg)
 {
@@ -283,8 +283,8 @@ void keeper_scene_close(struct keeper_scene *s)
     kill(s->world, SIGKILL);
     while (waitpid(s->world, NULL, 0) < 0 && errno == EINTR)
         ;
-    /* The cable ends with the world's namespace, but a little later: the next scene's has its
-     * name. */
+    /* The cable ends with the world's namespace, but a little later: the next scene's
+     * has its name. */
     for (int i = 0; i < 5000 && if_nametoindex("cable") != 0; i++)
         (void)poll(NULL, 0, 1);
 }

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * keeper_scene -- a host of our own (a network namespace with a cable), a world at the cable's
- *                 other end, and sandboxes: children in namespaces with nothing but lo, which try
- *                 what they are told to and say how it went.
+ * keeper_scene -- a host of our own (a network namespace with a cable), a world at the
+ *                 cable's other end, and sandboxes: children in namespaces with nothing
+ *                 but lo, which try what they are told to and say how it went.
  *
  *   world 198.51.100.7/24   TCP 8080 and 5432 say "hello"; UDP 53 answers every A question with
  *                           198.51.100.7
  *
- * The test's main() begins with keeper_scene_main(), since the guard is this program again.
+ * The test's main() begins with keeper_scene_main(), since the guard is this
+ * program again.
  */
 #ifndef TESTS_SUPPORT_KEEPER_SCENE_H
 #define TESTS_SUPPORT_KEEPER_SCENE_H
@@ -16,8 +17,9 @@
 
 #define KEEPER_SCENE_WORLD "198.51.100.7"
 
-/** True: this was the guard; *ret_code is its exit code. False: this is the test, now in a namespace
- *  of its own; *ret_code is not 0 when the kernel refused that (the reason is printed). */
+/** True: this was the guard; *ret_code is its exit code. False: this is the test, now
+ *  in a namespace of its own; *ret_code is not 0 when the kernel refused that (the
+ *  reason is printed). */
 bool keeper_scene_main(int argc, char **argv, int *ret_code);
 
 struct keeper_scene {
@@ -65,7 +67,8 @@ int keeper_box_linger(struct keeper_scene *s, struct keeper_box *b, const char *
 /** A datagram: 0 or the errno of sending it. */
 int keeper_box_send(struct keeper_scene *s, struct keeper_box *b, const char *addr,
                     uint16_t port);
-/** A question for A over UDP to `addr`: 0 and the address in `out`, 1000 + rcode, or an errno. */
+/** A question for A over UDP to `addr`: 0 and the address in `out`, 1000 +
+ *  rcode, or an errno. */
 int keeper_box_ask(struct keeper_scene *s, struct keeper_box *b, const char *addr,
                    const char *name, char out[64]);
 

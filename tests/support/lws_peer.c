@@ -72,7 +72,7 @@ static void put_control(struct session *s, const struct control_msg *m)
     buf_done(&b);
 }
 
-/* -- the mux ----------------------------------------------------------------------------- */
+/* -- the mux ------------------------------------------------------------------------- */
 
 static uint8_t byte_at(size_t i)
 {
@@ -223,7 +223,7 @@ static void on_control(struct session *s, struct span text)
     put_control(s, &welcome);
 }
 
-/* -- libwebsockets ------------------------------------------------------------------------- */
+/* -- libwebsockets ------------------------------------------------------------------- */
 
 static void echo(struct session *s, bool is_text)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * lws_peer -- a link's server on libwebsockets in a child process: the independent peer of
- *             our WebSocket client. It takes the token "good.token" on the subprotocol
+ * lws_peer -- a link's server on libwebsockets in a child process: the independent peer
+ *             of our WebSocket client. It takes the token "good.token" on the subprotocol
  *             tunnel.v1 and answers any other with 401.
  */
 #ifndef TESTS_SUPPORT_LWS_PEER_H

@@ -46,7 +46,8 @@ extern const struct mux_stream_ops scene_stream_ops;
 extern const struct mux_ops scene_mux_ops;
 
 void scene_init(struct scene *sc, uint32_t window, uint32_t window_max);
-/* For cmocka: *state is a scene with small windows that do not grow, or with real ones. */
+/* For cmocka: *state is a scene with small windows that do not grow, or with
+ * real ones. */
 int scene_setup(void **state);
 int scene_setup_bulk(void **state);
 int scene_teardown(void **state); /* fails when memory is left */

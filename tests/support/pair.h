@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * pair -- two mux engines joined by byte queues that a test can cut, delay and stop, and a
- *         seeded source of chance that gives the same run for the same seed.
+ * pair -- two mux engines joined by byte queues that a test can cut, delay and stop, and
+ *         a seeded source of chance that gives the same run for the same seed.
  *
- * Memory comes from malloc(), not from common/mem.h: failing allocations is for the engines.
+ * Memory comes from malloc(), not from common/mem.h: failing allocations is
+ * for the engines.
  */
 #ifndef TESTS_SUPPORT_PAIR_H
 #define TESTS_SUPPORT_PAIR_H

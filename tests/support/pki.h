@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/** pki -- a certificate authority of a test, in a folder of its own. Aborts on failure. */
+/** pki -- a certificate authority of a test, in a folder of its own. Aborts
+ *        on failure. */
 #ifndef TESTS_SUPPORT_PKI_H
 #define TESTS_SUPPORT_PKI_H
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * cmd -- the subcommands of `agentd egress`. Each gets its own argv (argv[0] is its name) and
- *        returns the exit code. Usage faults: one sentence on stderr that names the thing and the
- *        rule, exit 2.
+ * cmd -- the subcommands of `agentd egress`. Each gets its own argv (argv[0] is its name)
+ *        and returns the exit code. Usage faults: one sentence on stderr that names the
+ *        thing and the rule, exit 2.
  */
 #ifndef AGENTD_EGRESS_CMD_CMD_H
 #define AGENTD_EGRESS_CMD_CMD_H

@@ -25,7 +25,7 @@ struct options {
     bool is_json;
 };
 
-/* -- words of a command line ------------------------------------------------------------------ */
+/* -- words of a command line --------------------------------------------------------- */
 
 static pid_t read_pid(const char *text)
 {
@@ -39,7 +39,7 @@ static pid_t read_pid(const char *text)
     return errno == 0 && *end == '\0' && n <= INT_MAX ? (pid_t)n : 0;
 }
 
-/* -- requests ------------------------------------------------------------------------------ */
+/* -- requests ------------------------------------------------------------------------ */
 
 /* Its canonical text, read with our own rights. What is wrong with it is told. */
 static int put_policy(const char *cmd, const char *name, struct buf *out)
@@ -94,7 +94,7 @@ static int ask(const struct options *o, struct span request, struct buf *ret,
     return -1;
 }
 
-/* -- attach -------------------------------------------------------------------------------- */
+/* -- attach -------------------------------------------------------------------------- */
 
 /* Sealed is what has nothing but lo; whether it can be a veth the keeper says. */
 static int find_tier(const struct options *o, enum egress_tier *ret, struct err *e)
@@ -209,7 +209,7 @@ int cmd_attach(int argc, char **argv)
                                                                              : EXIT_DONE;
 }
 
-/* -- detach, reload ------------------------------------------------------------------------ */
+/* -- detach, reload ------------------------------------------------------------------ */
 
 int cmd_detach(int argc, char **argv)
 {
@@ -263,7 +263,7 @@ int cmd_reload(int argc, char **argv)
     return EXIT_DONE;
 }
 
-/* -- status -------------------------------------------------------------------------------- */
+/* -- status -------------------------------------------------------------------------- */
 
 /* All sandboxes of one keeper, put behind those of the others. */
 static int add_sandboxes(const struct buf *answer, struct buf *all)
@@ -332,7 +332,8 @@ static int collect(const struct options *o, struct buf *all, struct err *e)
         return add_sandboxes(&answer, all);
     }
     if (!o->name) {
-        /* An ordinary user is not answered by the host's keeper, and has no sandbox there. */
+        /* An ordinary user is not answered by the host's keeper, and has no
+         * sandbox there. */
         if (geteuid() == 0 && add_from(CONTROL_SERVE_PATH, every, all, e) < 0)
             return -1;
         return add_run_sockets(every, all, e);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* agentd egress hook (agentd-oci-hook(8)). It ends well only when the keeper has said that the
- * sandbox is enforced: in all other cases the runtime aborts the container's start. */
+/* agentd egress hook (agentd-oci-hook(8)). It ends well only when the keeper has
+ * said that the sandbox is enforced: in all other cases the runtime aborts the
+ * container's start. */
 #include <errno.h>
 #include <poll.h>
 #include <unistd.h>

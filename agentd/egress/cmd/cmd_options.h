@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * cmd_options -- the options of a command: "--name VALUE", "--name=VALUE", and "--name" alone.
+ * cmd_options -- the options of a command: "--name VALUE", "--name=VALUE",
+ *                and "--name" alone.
  *
- * Values are borrowed from argv. An option comes once, unless it says more, and no value is empty.
+ * Values are borrowed from argv. An option comes once, unless it says more, and
+ * no value is empty.
  */
 #ifndef AGENTD_EGRESS_CMD_CMD_OPTIONS_H
 #define AGENTD_EGRESS_CMD_CMD_OPTIONS_H

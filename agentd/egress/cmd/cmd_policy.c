@@ -39,7 +39,7 @@ int cmd_check(int argc, char **argv)
                : EXIT_FAIL;
 }
 
-/* -- targets ------------------------------------------------------------------------------------ */
+/* -- targets ------------------------------------------------------------------------- */
 
 struct explain_target {
     struct target t;
@@ -127,7 +127,7 @@ static int target_parse(const char *text, struct explain_target *ret, struct err
     return 0;
 }
 
-/* -- verdicts ----------------------------------------------------------------------------------- */
+/* -- verdicts ------------------------------------------------------------------------ */
 
 #define OWN_MAX 256
 
@@ -271,8 +271,8 @@ static int explain_all(const struct policy *p, int n, char **text)
     return fflush(stdout) != 0 && rc == EXIT_DONE ? EXIT_FAIL : rc;
 }
 
-/* Moves the targets, among which options may stand, to argv[1] and after. How many; -1: wrong
- * usage, which was told. */
+/* Moves the targets, among which options may stand, to argv[1] and after. How many; -1:
+ * wrong usage, which was told. */
 static int explain_options(int argc, char **argv, const char **ret_policy)
 {
     const struct cmd_option takes[] = {{.name = "--policy", .value = ret_policy}};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* agentd egress runtime (agentd-oci-hook(8)): the OCI runtime for engines that know no hooks. It
- * puts ours into the bundle of a container that begins and becomes the real runtime. */
+/* agentd egress runtime (agentd-oci-hook(8)): the OCI runtime for engines that know
+ * no hooks. It puts ours into the bundle of a container that begins and becomes the
+ * real runtime. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -3,17 +3,17 @@
  * Theory. One c-ares channel per question, made when asked and destroyed with it, as in
  * link/resolve.c: each question leaves from a socket, and so from a port, of its own, and
  * cancelling is one call. The message is ours (dnsmsg_ask()) with an id from the kernel's
- * random numbers: c-ares 1.18 takes its ids from /dev/urandom and, where that cannot be opened
- * (the guard opens nothing), silently from an unseeded rand() (CVE-2023-31147).
+ * random numbers: c-ares 1.18 takes its ids from /dev/urandom and, where that cannot be
+ * opened (the guard opens nothing), silently from an unseeded rand() (CVE-2023-31147).
  *
  * ares_init_options() reads resolv.conf and asks for the host's name unless every one of
- * lookups, sort list, servers, domains, ndots, timeout and tries is set (ARES_CONFIG_CHECK in
- * ares_init.c), so they are. ARES_FLAG_EDNS makes it take answers of DNSMSG_UDP_MAX bytes
- * without calling them truncated, and ask again without the OPT record, which it cuts off as the
- * last 11 bytes, when a server answers FORMERR.
+ * lookups, sort list, servers, domains, ndots, timeout and tries is set
+ * (ARES_CONFIG_CHECK in ares_init.c), so they are. ARES_FLAG_EDNS makes it take answers
+ * of DNSMSG_UDP_MAX bytes without calling them truncated, and ask again without the OPT
+ * record, which it cuts off as the last 11 bytes, when a server answers FORMERR.
  *
- * A channel must not be destroyed inside one of its own callbacks, so the end comes from a
- * deferred job.
+ * A channel must not be destroyed inside one of its own callbacks, so the end comes
+ * from a deferred job.
  */
 #include "agentd/egress/guard/dns_ask.h"
 

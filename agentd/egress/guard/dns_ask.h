@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * dns_ask -- one question to the upstream name servers, on our loop (c-ares): over UDP, over TCP
- *            when the answer is truncated, the next server on silence or failure, with one
- *            deadline (NAME_MS) for all of it.
+ * dns_ask -- one question to the upstream name servers, on our loop (c-ares): over UDP,
+ *            over TCP when the answer is truncated, the next server on silence or
+ *            failure, with one deadline (NAME_MS) for all of it.
  *
- * What c-ares carries is our own message and the answer is read by dnsmsg. No file is read:
- * not /etc/resolv.conf, not /etc/hosts.
+ * What c-ares carries is our own message and the answer is read by dnsmsg. No file is
+ * read: not /etc/resolv.conf, not /etc/hosts.
  */
 #ifndef AGENTD_EGRESS_GUARD_DNS_ASK_H
 #define AGENTD_EGRESS_GUARD_DNS_ASK_H
@@ -15,9 +15,10 @@
 #include "common/loop.h"
 
 struct dns_ask;
-/** The answer, once, from the loop; then the question is over and its pointer dead. `a` is lent;
- *  NULL: *e says why (ERR_TIMEOUT, ERR_PROTO for an answer that is none, ERR_NOTFOUND for servers
- *  that refuse or cannot be reached, ERR_NOMEM). The rcode is NOERROR or NXDOMAIN. */
+/** The answer, once, from the loop; then the question is over and its pointer dead. `a`
+ *  is lent; NULL: *e says why (ERR_TIMEOUT, ERR_PROTO for an answer that is none,
+ *  ERR_NOTFOUND for servers that refuse or cannot be reached, ERR_NOMEM). The rcode is
+ *  NOERROR or NXDOMAIN. */
 typedef void dns_ask_fn(void *arg, const struct dns_answer *a, const struct err *e);
 
 struct dns_ask_what {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * dns_int -- what the parts of the name server say to each other: dns_server.c decides and
- *            answers, dns_udp.c and dns_tcp.c carry.
+ * dns_int -- what the parts of the name server say to each other: dns_server.c decides
+ *            and answers, dns_udp.c and dns_tcp.c carry.
  *
- * A carrier calls dns_server_question(), which may call the carrier's send function before it
- * returns, or later, or never.
+ * A carrier calls dns_server_question(), which may call the carrier's send function
+ * before it returns, or later, or never.
  */
 #ifndef AGENTD_EGRESS_GUARD_DNS_INT_H
 #define AGENTD_EGRESS_GUARD_DNS_INT_H

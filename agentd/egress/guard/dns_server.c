@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. A question's way: parsed -> the rate -> is the name allowed -> is the type one that is
- * answered -> names_ask() -> is it still allowed -> pins_add() -> reply. Only a question that
- * comes as far as names_ask() costs memory (struct work), and there are DNS_WAITING_MAX of
- * those. The reply leaves after the kernel has the pins, so the client's first packet finds
- * them.
+ * Theory. A question's way: parsed -> the rate -> is the name allowed -> is the type one
+ * that is answered -> names_ask() -> is it still allowed -> pins_add() -> reply. Only a
+ * question that comes as far as names_ask() costs memory (struct work), and there are
+ * DNS_WAITING_MAX of those. The reply leaves after the kernel has the pins, so the
+ * client's first packet finds them.
  *
- * Nothing is asked upstream for a name that is not allowed: the question itself could carry
- * what must not leave. Such a name does not exist (NXDOMAIN), at once, so that resolvers go on
- * with their search list; the extended error says which rule. An allowed name whose addresses are
- * all refused gets an empty answer, not NXDOMAIN: that would speak for the other address family
- * too, whose addresses may be fine.
+ * Nothing is asked upstream for a name that is not allowed: the question itself could
+ * carry what must not leave. Such a name does not exist (NXDOMAIN), at once, so that
+ * resolvers go on with their search list; the extended error says which rule. An allowed
+ * name whose addresses are all refused gets an empty answer, not NXDOMAIN: that would
+ * speak for the other address family too, whose addresses may be fine.
  */
 #include "agentd/egress/guard/dns_server.h"
 
@@ -44,7 +44,7 @@ struct dns_server {
     uint64_t refilled_ms, millis; /* the rate: thousandths of questions in the bucket */
 };
 
-/* -- replies -------------------------------------------------------------------------------------- */
+/* -- replies ------------------------------------------------------------------------- */
 
 static void reply(struct dns_server *d, const struct dns_client *to,
                   const struct dns_question *q, const struct dns_reply *r)
@@ -102,7 +102,7 @@ static void refuse_name(struct dns_server *d, const struct dns_client *to,
     reply_code(d, to, q, DNS_NXDOMAIN, ede_of(v), v->text);
 }
 
-/* -- work --------------------------------------------------------------------------------------------- */
+/* -- work ---------------------------------------------------------------------------- */
 
 static void work_free(struct work *k)
 {
@@ -225,7 +225,7 @@ static void start_work(struct dns_server *d, const struct dns_client *from,
         work_end(k, DNS_SERVFAIL, DNS_EDE_OTHER, e.msg);
 }
 
-/* -- questions ---------------------------------------------------------------------------------------- */
+/* -- questions ----------------------------------------------------------------------- */
 
 /* The bucket holds one second's questions. */
 static bool rate_ok(struct dns_server *d)
@@ -312,7 +312,7 @@ void dns_server_forget(struct dns_server *d, const struct dns_conn *c)
     }
 }
 
-/* -- the whole ---------------------------------------------------------------------------------------- */
+/* -- the whole ----------------------------------------------------------------------- */
 
 struct dns_server *dns_server_new(struct ward *w, int take_udp[2], struct err *e)
 {

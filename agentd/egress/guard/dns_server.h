@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * dns_server -- answers a sandbox's questions, over UDP and TCP: policy, names, pins, reply.
+ * dns_server -- answers a sandbox's questions, over UDP and TCP: policy,
+ *               names, pins, reply.
  *
- * A and AAAA of allowed names are answered with addresses that are pinned in the kernel first.
- * A name that is not allowed: NXDOMAIN with extended error 15 or 18 (RFC 8914) and the rule as its
- * text. Allowed names, other types: NODATA (HTTPS and SVCB among them). An allowed name whose
- * addresses are all refused: NODATA with extended error 17 and the reason (not NXDOMAIN, which would
- * speak for the other address family too). What is no question:
- * FORMERR or nothing. More than the policy's questions a second: REFUSED.
+ * A and AAAA of allowed names are answered with addresses that are pinned in the kernel
+ * first. A name that is not allowed: NXDOMAIN with extended error 15 or 18 (RFC 8914) and
+ * the rule as its text. Allowed names, other types: NODATA (HTTPS and SVCB among them).
+ * An allowed name whose addresses are all refused: NODATA with extended error 17 and the
+ * reason (not NXDOMAIN, which would speak for the other address family too). What is no
+ * question: FORMERR or nothing. More than the policy's questions a second: REFUSED.
  */
 #ifndef AGENTD_EGRESS_GUARD_DNS_SERVER_H
 #define AGENTD_EGRESS_GUARD_DNS_SERVER_H

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. A connection carries messages with two bytes of length before each (RFC 7766). It is
- * read while fewer than DNS_TCP_PIPELINE of its questions are in work and its answers are taken;
- * answers go out in the order in which they are ready. DNS_TCP_IDLE_MS without a whole
- * question or a taken answer ends it, so one byte at a time keeps nothing open.
+ * Theory. A connection carries messages with two bytes of length before each (RFC
+ * 7766). It is read while fewer than DNS_TCP_PIPELINE of its questions are in work and
+ * its answers are taken; answers go out in the order in which they are ready.
+ * DNS_TCP_IDLE_MS without a whole question or a taken answer ends it, so one byte at a
+ * time keeps nothing open.
  *
  * It is freed only by its own socket, timer or job: never inside dns_server_question() or
  * dns_conn_send(), which may stand on the stack above.

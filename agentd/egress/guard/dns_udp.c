@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. The listeners take what the kernel's tproxy rule hands them, so a question may have been
- * sent to any address; which one stands in a control message. The reply must come from there,
- * from a transparent socket that only the keeper can make. Such sockets are kept in
- * DNS_REPLY_SOCKETS places, asked for when a question to a new address comes; replies that are
- * ready before the socket is wait in its place. They are never connected to a client: tproxy
- * prefers a connected socket to the listener, and questions would go astray. They are not read.
+ * Theory. The listeners take what the kernel's tproxy rule hands them, so a question may
+ * have been sent to any address; which one stands in a control message. The reply must
+ * come from there, from a transparent socket that only the keeper can make. Such sockets
+ * are kept in DNS_REPLY_SOCKETS places, asked for when a question to a new address comes;
+ * replies that are ready before the socket is wait in its place. They are never connected
+ * to a client: tproxy prefers a connected socket to the listener, and questions would go
+ * astray. They are not read.
  *
- * A sandbox that asks many addresses in turn costs the keeper a socket each time, so places are
- * given to new addresses at DNS_SOCKETS_PER_S; questions beyond that are dropped unread.
+ * A sandbox that asks many addresses in turn costs the keeper a socket each time,
+ * so places are given to new addresses at DNS_SOCKETS_PER_S; questions beyond that
+ * are dropped unread.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -63,7 +65,7 @@ struct dns_udp {
     struct log_rate rate;
 };
 
-/* -- reply sockets ------------------------------------------------------------------------------ */
+/* -- reply sockets ------------------------------------------------------------------- */
 
 static void place_clear(struct place *p)
 {
@@ -82,7 +84,8 @@ static void place_clear(struct place *p)
 
 static void send_now(const struct place *p, const struct sock_addr *to, struct span reply)
 {
-    /* What a full socket or a client that is gone does not take is lost, as datagrams are. */
+    /* What a full socket or a client that is gone does not take is lost, as
+     * datagrams are. */
     (void)sendto(p->fd, reply.p, reply.len, MSG_DONTWAIT | MSG_NOSIGNAL, &to->u.sa,
                  to->len);
 }
@@ -205,7 +208,7 @@ void dns_udp_send(struct dns_udp *u, const struct dns_client *to, struct span re
     p->n_queued++;
 }
 
-/* -- questions -------------------------------------------------------------------------------------- */
+/* -- questions ----------------------------------------------------------------------- */
 
 /* The address the datagram was sent to. */
 static bool read_meant(struct msghdr *m, struct sock_addr *ret)
@@ -278,7 +281,7 @@ static void on_datagram(void *arg, unsigned events)
         ;
 }
 
-/* -- the whole ---------------------------------------------------------------------------------------- */
+/* -- the whole ----------------------------------------------------------------------- */
 
 struct dns_udp *dns_udp_new(struct ward *w, struct dns_server *d, int take_udp[2],
                             struct err *e)

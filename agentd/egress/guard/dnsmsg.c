@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. Everything is read through one bounded reader with a sticky fault (wire.h), so no
- * length from the network is used before it was compared.
+ * Theory. Everything is read through one bounded reader with a sticky fault (wire.h), so
+ * no length from the network is used before it was compared.
  *
- * An answer is read in two passes: one over all records that checks the form of each, gathers
- * the CNAMEs and remembers nothing else; then the chain is walked among the CNAMEs, and a
- * second pass takes the addresses of its last name.
+ * An answer is read in two passes: one over all records that checks the form of each,
+ * gathers the CNAMEs and remembers nothing else; then the chain is walked among the
+ * CNAMEs, and a second pass takes the addresses of its last name.
  */
 #include "agentd/egress/guard/dnsmsg.h"
 
@@ -41,7 +41,7 @@ const char *dnsmsg_result_name(enum dnsmsg_result r)
     return r < DNSMSG_RESULT_COUNT ? name[r] : "?";
 }
 
-/* -- questions -------------------------------------------------------------------------------- */
+/* -- questions ----------------------------------------------------------------------- */
 
 static bool options_are_whole(struct wire_rd *r, size_t len)
 {
@@ -123,7 +123,7 @@ enum dnsmsg_result dnsmsg_parse_question(struct span msg, struct dns_question *r
     return ret->class == CLASS_IN ? DNSMSG_OK : DNSMSG_REFUSED;
 }
 
-/* -- writing -------------------------------------------------------------------------------------- */
+/* -- writing ------------------------------------------------------------------------- */
 
 struct wr {
     uint8_t *p;
@@ -253,7 +253,7 @@ size_t dnsmsg_ask(const char *name, uint16_t type, uint16_t id,
     return w.n;
 }
 
-/* -- answers -------------------------------------------------------------------------------------- */
+/* -- answers ------------------------------------------------------------------------- */
 
 struct record {
     struct dnsname owner;

@@ -7,16 +7,17 @@
  *   | id  16 | flags | QD | AN | NS | AR | question | answers | authority | additional |
  *   +--------+-------+----+----+----+----+----------+---------+-----------+------------+
  *
- * A question: exactly one, class IN, no record but one OPT, no compression, no byte behind it.
- * An answer: to the question that was asked, whole, with compression pointers that only go
- * backwards, a chain of CNAMEs that begins at the question's name, has no fork and is no
- * longer than DNSMSG_CHAIN_MAX. What is read of it is addresses and the least lifetime.
- * A reply gives the addresses to the name that was asked for, without the CNAMEs between: the
- * client needs no other name, the names between are not for it to ask, and the reply stays
- * within one datagram. The question is sent back byte for byte, so its letters keep their case.
+ * A question: exactly one, class IN, no record but one OPT, no compression, no byte
+ * behind it. An answer: to the question that was asked, whole, with compression pointers
+ * that only go backwards, a chain of CNAMEs that begins at the question's name, has no
+ * fork and is no longer than DNSMSG_CHAIN_MAX. What is read of it is addresses and the
+ * least lifetime. A reply gives the addresses to the name that was asked for, without the
+ * CNAMEs between: the client needs no other name, the names between are not for it to
+ * ask, and the reply stays within one datagram. The question is sent back byte for byte,
+ * so its letters keep their case.
  *
- * Source   RFC 1035, 2181 (lifetimes), 2308, 6891 (EDNS), 8914 (extended errors), 9267 (what
- *          others did wrong in names).
+ * Source   RFC 1035, 2181 (lifetimes), 2308, 6891 (EDNS), 8914 (extended errors), 9267
+ *          (what others did wrong in names).
  */
 #ifndef AGENTD_EGRESS_GUARD_DNSMSG_H
 #define AGENTD_EGRESS_GUARD_DNSMSG_H
@@ -100,13 +101,13 @@ struct dns_reply {
     enum dns_ede extended;
     const char *text; /* of the extended error; NULL: none */
 };
-/** The reply's length. Over `max` (at least DNSMSG_UDP_MIN, at most DNSMSG_REPLY_MAX) the text is
- *  cut first, then addresses are left out and TC is set. */
+/** The reply's length. Over `max` (at least DNSMSG_UDP_MIN, at most DNSMSG_REPLY_MAX) the
+ *  text is cut first, then addresses are left out and TC is set. */
 size_t dnsmsg_reply(const struct dns_question *q, const struct dns_reply *r, size_t max,
                     uint8_t out[DNSMSG_REPLY_MAX]);
 
-/** A question to a name server: recursion desired, EDNS with DNSMSG_UDP_MAX. Its OPT record is
- *  the last DNSMSG_OPT_SIZE bytes. The length; 0: this is no name. */
+/** A question to a name server: recursion desired, EDNS with DNSMSG_UDP_MAX. Its OPT
+ *  record is the last DNSMSG_OPT_SIZE bytes. The length; 0: this is no name. */
 #define DNSMSG_OPT_SIZE 11
 size_t dnsmsg_ask(const char *name, uint16_t type, uint16_t id,
                   uint8_t out[DNSMSG_UDP_MIN]);

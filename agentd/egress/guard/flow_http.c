@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * HTTP: Host decides, for each request by itself. One connection stays with the host of its first
- * request: what is behind it was chosen for that one. Refusals are said in words that a program,
- * an agent above all, can act on.
+ * HTTP: Host decides, for each request by itself. One connection stays with the host of
+ * its first request: what is behind it was chosen for that one. Refusals are said in
+ * words that a program, an agent above all, can act on.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 #include "agentd/egress/guard/flow.h"
 #include "common/mem.h"
 
-/* -- words ------------------------------------------------------------------------------------ */
+/* -- words --------------------------------------------------------------------------- */
 
 static int put_answer(const struct flow *f, const char *status, const char *verdict,
                       const struct buf *body, struct buf *out)
@@ -114,7 +114,7 @@ int flow_words_unreachable(const struct flow *f, const char *why, struct buf *ou
     return put_answer(f, "502 Bad Gateway", "allowed", &body, out);
 }
 
-/* -- saying them ------------------------------------------------------------------------------- */
+/* -- saying them --------------------------------------------------------------------- */
 
 bool flow_http_may_say(const struct flow *f)
 {
@@ -149,7 +149,7 @@ static void refuse_bytes(struct flow *f)
         flow_end(f, FLOW_GUARD);
 }
 
-/* -- the first request ---------------------------------------------------------------------------- */
+/* -- the first request --------------------------------------------------------------- */
 
 static void refuse_host(struct flow *f, const char *why)
 {
@@ -239,7 +239,7 @@ void flow_http_look(struct flow *f)
     }
 }
 
-/* -- the others -------------------------------------------------------------------------------------- */
+/* -- the others ---------------------------------------------------------------------- */
 
 static void refuse_other(struct flow *f)
 {

@@ -13,8 +13,8 @@ static uint64_t burst(uint64_t per_s)
     return part > FLOW_BURST_MIN ? part : FLOW_BURST_MIN;
 }
 
-/* Both factors are bounded: what a bucket holds fits 64 bits in thousandths as long as a rate
- * is under 2^53, and time beyond a bucket's filling is of no use. */
+/* Both factors are bounded: what a bucket holds fits 64 bits in thousandths as long as a
+ * rate is under 2^53, and time beyond a bucket's filling is of no use. */
 static void refill(struct flow_bucket *b, uint64_t per_s, uint64_t cap, uint64_t now_ms)
 {
     uint64_t passed = now_ms > b->at_ms ? now_ms - b->at_ms : 0, room;

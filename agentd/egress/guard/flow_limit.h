@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * flow_limit -- what a policy's `limits` allow the connections of a sandbox, or of one rule in
- *               it: how many at once, how many a second, how many bytes a second and in all.
- *               No I/O; time is given.
+ * flow_limit -- what a policy's `limits` allow the connections of a sandbox, or of one
+ *               rule in it: how many at once, how many a second, how many bytes a second
+ *               and in all. No I/O; time is given.
  */
 #ifndef AGENTD_EGRESS_GUARD_FLOW_LIMIT_H
 #define AGENTD_EGRESS_GUARD_FLOW_LIMIT_H
 
 #include "agentd/egress/policy/policy.h"
 
-/* A bucket holds a second's worth for connections, and for bytes this part of a second's, so
- * that what is left over while idle is no burst; but never less than one segment. */
+/* A bucket holds a second's worth for connections, and for bytes this part of a second's,
+ * so that what is left over while idle is no burst; but never less than one segment. */
 #define FLOW_BURST_PART 10
 #define FLOW_BURST_MIN  16384
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a connection is for, by what the program says first. The address that it chose is what it
- * wants to be true; only where a rule is about addresses does it decide.
+ * What a connection is for, by what the program says first. The address that it chose is
+ * what it wants to be true; only where a rule is about addresses does it decide.
  */
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 #include "agentd/egress/guard/pins.h"
 #include "common/clienthello.h"
 
-/* -- by the address ----------------------------------------------------------------------------- */
+/* -- by the address ------------------------------------------------------------------ */
 
 struct choice {
     struct verdict verdict;
@@ -24,8 +24,8 @@ static void keep_name(char to[HOST_MAX + 1], const char *name)
     (void)snprintf(to, HOST_MAX + 1, "%s", name);
 }
 
-/* May a pin of this name stand for the name? Where a check is due, only by a rule that asks for
- * none. */
+/* May a pin of this name stand for the name? Where a check is due, only by a rule that
+ * asks for none. */
 static bool is_pin_enough(const struct flow *f, const struct verdict *v)
 {
     if (!v->allowed || v->stage != VERDICT_ALLOW)
@@ -34,8 +34,8 @@ static bool is_pin_enough(const struct flow *f, const struct verdict *v)
            (v->rule && (v->rule->is_unchecked || v->rule->is_net));
 }
 
-/* An address may be pinned for many names (shared by a CDN): one that is allowed is enough, and
- * one that is denied counts before a default. */
+/* An address may be pinned for many names (shared by a CDN): one that is allowed is
+ * enough, and one that is denied counts before a default. */
 static void choose_by_addr(const struct flow *f, struct choice *ret)
 {
     struct pins *pins = f->flows->ward->pins;
@@ -95,7 +95,7 @@ void flow_by_addr(struct flow *f, const char *why)
     flow_refuse(f, &c.verdict);
 }
 
-/* -- by a name ------------------------------------------------------------------------------------ */
+/* -- by a name ----------------------------------------------------------------------- */
 
 void flow_by_name(struct flow *f, const char *name)
 {
@@ -132,7 +132,7 @@ void flow_by_name(struct flow *f, const char *name)
         flow_refuse(f, &c.verdict);
 }
 
-/* -- looking ---------------------------------------------------------------------------------------- */
+/* -- looking ------------------------------------------------------------------------- */
 
 static void look_tls(struct flow *f)
 {

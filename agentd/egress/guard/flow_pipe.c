@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bulk without copies. A direction whose last read was long is moved by splice(2) through a pipe of
- * the sandbox's own, so that a sandbox's bytes can never meet another's. The pipe is empty between
- * two calls: what the sink does not take is read out into the pump at once, like the rest of a read,
- * and where that cannot be, the pipe is closed with what is in it.
+ * Bulk without copies. A direction whose last read was long is moved by splice(2)
+ * through a pipe of the sandbox's own, so that a sandbox's bytes can never meet
+ * another's. The pipe is empty between two calls: what the sink does not take is read
+ * out into the pump at once, like the rest of a read, and where that cannot be, the
+ * pipe is closed with what is in it.
  *
- * Spliced bytes hold whole pages of the source while the sink counts only the bytes. A sender of many
- * tiny segments could make much of that: the pipe has few slots (each a segment, or less), and a call
- * that moved little in them ends the bulk; then bytes are copied again.
+ * Spliced bytes hold whole pages of the source while the sink counts only the bytes.
+ * A sender of many tiny segments could make much of that: the pipe has few slots
+ * (each a segment, or less), and a call that moved little in them ends the bulk; then
+ * bytes are copied again.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Through the upstream proxy: the target is resolved and decided before the proxy hears of it, and
- * asked for by address, so that the proxy cannot be led to another one (by name where the policy
- * says so). A proxy that fails is a failure, never a reason to connect directly. With `required`
- * NO_PROXY does not count either.
+ * Through the upstream proxy: the target is resolved and decided before the proxy hears
+ * of it, and asked for by address, so that the proxy cannot be led to another one (by
+ * name where the policy says so). A proxy that fails is a failure, never a reason to
+ * connect directly. With `required` NO_PROXY does not count either.
  *
- * The proxy's own address is the operator's choice and not subject to the policy or the floor.
+ * The proxy's own address is the operator's choice and not subject to the
+ * policy or the floor.
  */
 #include <string.h>
 
@@ -52,7 +53,7 @@ int flow_proxy_choose(struct flow *f, struct err *e)
     return 1;
 }
 
-/* -- the proxy's address ------------------------------------------------------------------------ */
+/* -- the proxy's address ------------------------------------------------------------- */
 
 static void fail(struct flow *f, const char *why)
 {
@@ -133,11 +134,11 @@ void flow_proxy_dial(struct flow *f)
     connect_proxy(f);
 }
 
-/* -- asking it for the target --------------------------------------------------------------------- */
+/* -- asking it for the target -------------------------------------------------------- */
 
-/* Plain HTTP by name needs no tunnel, and many proxies refuse one to port 80: requests go to the
- * proxy itself, in absolute form (RFC 9112 3.2.2). By address that would name the wrong host, and
- * an upgrade needs the tunnel. */
+/* Plain HTTP by name needs no tunnel, and many proxies refuse one to port 80: requests go
+ * to the proxy itself, in absolute form (RFC 9112 3.2.2). By address that would name the
+ * wrong host, and an upgrade needs the tunnel. */
 static bool is_plain_request(const struct flow *f)
 {
     return f->gate && policy_proxy(f->policy)->by_name && f->by == FLOW_BY_NAME &&

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bytes. Each direction reads once an event, at most FLOW_RELAY_BUFFER, into the stack, and gives
- * it to the other side at once; what that does not take is held, and the source is not read until
- * it is gone. So an idle flow costs no buffer, and a stalled one a single read's worth. Over
- * FLOW_HELD_MAX in a sandbox reads become small. Bulk goes by flow_pipe.c.
+ * Bytes. Each direction reads once an event, at most FLOW_RELAY_BUFFER, into the stack,
+ * and gives it to the other side at once; what that does not take is held, and the
+ * source is not read until it is gone. So an idle flow costs no buffer, and a stalled
+ * one a single read's worth. Over FLOW_HELD_MAX in a sandbox reads become small. Bulk
+ * goes by flow_pipe.c.
  */
 #include <netinet/tcp.h>
 #include <string.h>
 
 #include "agentd/egress/guard/flow.h"
 
-/* -- what to wait for ---------------------------------------------------------------------------- */
+/* -- what to wait for ---------------------------------------------------------------- */
 
 static bool wants_source(const struct flow_pump *p)
 {
@@ -37,7 +38,7 @@ void flow_want(struct flow *f)
     }
 }
 
-/* -- rates --------------------------------------------------------------------------------------- */
+/* -- rates --------------------------------------------------------------------------- */
 
 void flow_unpause(struct flow *f)
 {
@@ -111,7 +112,7 @@ void flow_count_in(struct flow *f)
     f->in_held = f->in.len;
 }
 
-/* -- giving -------------------------------------------------------------------------------------- */
+/* -- giving -------------------------------------------------------------------------- */
 
 /* 0, or -1: the sink is broken, or there is no memory. */
 static int hold(struct flow *f, struct flow_pump *p, struct span bytes)
@@ -159,7 +160,7 @@ static int give_held(struct flow *f, struct flow_pump *p, struct conn *sink)
     return 0;
 }
 
-/* -- ends ------------------------------------------------------------------------------------------ */
+/* -- ends ---------------------------------------------------------------------------- */
 
 /* Requests that wait for an answer go before the program's end. */
 static bool is_up_used(const struct flow *f)
@@ -202,7 +203,7 @@ static void settle(struct flow *f)
         flow_want(f);
 }
 
-/* -- up ------------------------------------------------------------------------------------------- */
+/* -- up ------------------------------------------------------------------------------ */
 
 /* What HTTP lets through of f->in. */
 static void send_requests(struct flow *f)
@@ -263,7 +264,7 @@ static void move_up(struct flow *f)
     settle(f);
 }
 
-/* -- down ------------------------------------------------------------------------------------------ */
+/* -- down ---------------------------------------------------------------------------- */
 
 static void take_down(struct flow *f, struct span bytes)
 {
@@ -310,7 +311,7 @@ static void move_down(struct flow *f)
     settle(f);
 }
 
-/* -- beginning --------------------------------------------------------------------------------------- */
+/* -- beginning ----------------------------------------------------------------------- */
 
 static void tune(struct flow *f)
 {
@@ -343,7 +344,7 @@ void flow_relay_start(struct flow *f)
     settle(f);
 }
 
-/* -- our own answer ------------------------------------------------------------------------------------ */
+/* -- our own answer ------------------------------------------------------------------ */
 
 static void write_words(struct flow *f)
 {
@@ -396,7 +397,7 @@ void flow_reply(struct flow *f)
     write_words(f);
 }
 
-/* -- events --------------------------------------------------------------------------------------------- */
+/* -- events -------------------------------------------------------------------------- */
 
 static void inner_readable(void *owner)
 {

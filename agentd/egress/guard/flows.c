@@ -14,10 +14,10 @@ struct loop *flows_loop(const struct flows *fs)
     return fs->ward->guard->loop;
 }
 
-/* -- accepting --------------------------------------------------------------------------------- */
+/* -- accepting ----------------------------------------------------------------------- */
 
-/* What reached a listener of ours without being meant for somebody else was sent to the listener
- * itself. (A program may; the address it meant is then ours.) */
+/* What reached a listener of ours without being meant for somebody else was sent to the
+ * listener itself. (A program may; the address it meant is then ours.) */
 static bool is_own(const struct flows *fs, const struct sock_addr *to)
 {
     struct ip_addr a, b;
@@ -102,8 +102,8 @@ static void on_accept_pause(void *arg)
     want_accept(arg, true);
 }
 
-/* Descriptors or memory are used up, here or on the machine. What waits is not lost, and others
- * may have ended in a moment. */
+/* Descriptors or memory are used up, here or on the machine. What waits is not lost, and
+ * others may have ended in a moment. */
 static void pause_accept(struct flows *fs, int error)
 {
     log_warn("egress.accept", "sandbox=%s error=%s", fs->ward->name,
@@ -147,7 +147,7 @@ static void on_accept6(void *arg, unsigned events)
     accept_some(fs, fs->fd[1]);
 }
 
-/* -- time and change ---------------------------------------------------------------------------- */
+/* -- time and change ----------------------------------------------------------------- */
 
 static void on_reap(void *arg)
 {
@@ -196,8 +196,8 @@ static void on_tick(void *arg)
         loop_timer_start(&fs->tick, FLOW_TICK_MS);
 }
 
-/* Those that find nothing left wait again. Reads are small where there is a rate, so no one takes
- * all of it. */
+/* Those that find nothing left wait again. Reads are small where there is a rate, so no
+ * one takes all of it. */
 static void on_refill(void *arg)
 {
     struct flows *fs = arg;
@@ -243,7 +243,7 @@ void flows_reload(struct flows *fs)
     drop_limits(fs);
 }
 
-/* -- making ------------------------------------------------------------------------------------ */
+/* -- making -------------------------------------------------------------------------- */
 
 static int listen_at(struct flows *fs, int i, loop_io_fn *fn, struct err *e)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * flows -- a sandbox's TCP connections: accepted (the address that was meant is the socket's own),
- *          looked at, decided, resolved again, dialed, relayed, recorded.
+ * flows -- a sandbox's TCP connections: accepted (the address that was meant is the
+ *          socket's own), looked at, decided, resolved again, dialed, relayed, recorded.
  */
 #ifndef AGENTD_EGRESS_GUARD_FLOWS_H
 #define AGENTD_EGRESS_GUARD_FLOWS_H

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. The guard has what the keeper gave it and nothing else, so there is nothing to tidy when
- * it is killed. It takes its role before it reads the first byte of the channel. A keeper that
- * breaks the protocol, or does not read what it is told, is left: the guard ends, and the keeper
- * starts another.
+ * Theory. The guard has what the keeper gave it and nothing else, so there is nothing to
+ * tidy when it is killed. It takes its role before it reads the first byte of the
+ * channel. A keeper that breaks the protocol, or does not read what it is told, is left:
+ * the guard ends, and the keeper starts another.
  *
- * A sandbox is made whole or not at all. A policy is replaced by making the new one first; then
- * names, pins and flows look at it, in this order, because flows ask pins and pins ask names.
+ * A sandbox is made whole or not at all. A policy is replaced by making the new one
+ * first; then names, pins and flows look at it, in this order, because flows ask pins
+ * and pins ask names.
  */
 #include "agentd/egress/guard/guard.h"
 
@@ -77,7 +78,7 @@ static void refuse(struct guard_process *g, const struct channel_msg *asked,
     say(g, &m);
 }
 
-/* -- policies ----------------------------------------------------------------------------------- */
+/* -- policies ------------------------------------------------------------------------ */
 
 /* What the keeper sends is flattened: nothing is read for it. */
 static struct policy *policy_in(int fd, struct err *e)
@@ -100,7 +101,7 @@ static struct policy *policy_in(int fd, struct err *e)
     return p;
 }
 
-/* -- what mode learn proposes ---------------------------------------------------------------------- */
+/* -- what mode learn proposes -------------------------------------------------------- */
 
 static void propose(struct guard_process *g, struct ward *w)
 {
@@ -150,7 +151,7 @@ static int learn_as(struct guard_process *g, struct ward *w, const struct policy
     return 0;
 }
 
-/* -- wards --------------------------------------------------------------------------------------- */
+/* -- wards --------------------------------------------------------------------------- */
 
 static struct ward *ward_at(void *arg, uint32_t index)
 {
@@ -180,7 +181,8 @@ static int take(int *fd)
     return taken;
 }
 
-/* Descriptors that are not used because something failed before are closed with the message. */
+/* Descriptors that are not used because something failed before are closed
+ * with the message. */
 static int ward_fill(struct guard_process *g, struct ward *w, struct channel_msg *m,
                      struct err *e)
 {
@@ -285,7 +287,7 @@ static void on_status(struct guard_process *g, const struct ward *w,
     say(g, &m);
 }
 
-/* -- messages ------------------------------------------------------------------------------------ */
+/* -- messages ------------------------------------------------------------------------ */
 
 static void surroundings(struct guard_process *g, const struct channel_msg *m)
 {
@@ -370,9 +372,10 @@ static void on_gone(void *arg)
     loop_stop(g->guard.loop);
 }
 
-/* -- the process --------------------------------------------------------------------------------- */
+/* -- the process --------------------------------------------------------------------- */
 
-/* The keeper says when it is over, not a terminal or a service manager that means it too. */
+/* The keeper says when it is over, not a terminal or a service manager that
+ * means it too. */
 static int ignore_signals(struct err *e)
 {
     static const int signals[] = {SIGINT, SIGHUP, SIGTERM, SIGPIPE, SIGXFSZ};

@@ -8,7 +8,8 @@
  *                            `-> LAST                  after Connection: close: all else is dropped
  *   responses  HEAD -> BODY -> HEAD ...,  or LOST: cannot be followed
  *
- * While UPGRADE stands no request byte is looked at: whether it is HTTP is not decided yet.
+ * While UPGRADE stands no request byte is looked at: whether it is HTTP is
+ * not decided yet.
  */
 #include "agentd/egress/guard/http_gate.h"
 
@@ -62,7 +63,7 @@ static enum http_gate_result fail(struct http_gate *g, enum http1_result r)
     return HTTP_GATE_ERROR;
 }
 
-/* -- a head, written anew ------------------------------------------------------------------- */
+/* -- a head, written anew ------------------------------------------------------------ */
 
 static int put_host(struct buf *b, const struct host *h)
 {
@@ -76,8 +77,8 @@ static int put_host(struct buf *b, const struct host *h)
     return buf_addf(b, "Host: %s\r\n", text);
 }
 
-/* What the connection does next is said for this hop by us (RFC 9110 7.6.1); the answers pass
- * as they are, so the two hops must agree on it. */
+/* What the connection does next is said for this hop by us (RFC 9110 7.6.1); the answers
+ * pass as they are, so the two hops must agree on it. */
 static int put_connection(struct buf *b, const struct http_gate *g, uint8_t minor)
 {
     if (g->wants_upgrade)
@@ -144,8 +145,8 @@ static void keep_facts(struct http_gate *g, const struct http1_head *h)
     g->number++;
 }
 
-/* The first line, when it is there, says whether this is HTTP: what speaks otherwise may never
- * send the empty line that ends a head. */
+/* The first line, when it is there, says whether this is HTTP: what speaks otherwise may
+ * never send the empty line that ends a head. */
 static bool is_http_line(struct span in)
 {
     const uint8_t *lf;
@@ -189,8 +190,8 @@ static enum http_gate_result head_step(struct http_gate *g, struct span in,
     return HTTP_GATE_REQUEST;
 }
 
-/* "GET /x HTTP/1.1" CRLF ... becomes "GET http://host:port/x HTTP/1.1" CRLF, fields, ...; what is
- * held was written by us and has these parts. */
+/* "GET /x HTTP/1.1" CRLF ... becomes "GET http://host:port/x HTTP/1.1" CRLF, fields, ...;
+ * what is held was written by us and has these parts. */
 static int put_for_proxy(const struct http_gate *g, struct buf *out)
 {
     struct span held = buf_span(&g->held), rest;
@@ -238,7 +239,7 @@ int http_gate_pass(struct http_gate *g, struct buf *out)
     return 0;
 }
 
-/* -- a request's body: decoded, and framed anew ---------------------------------------------- */
+/* -- a request's body: decoded, and framed anew -------------------------------------- */
 
 static int put_piece(struct http_gate *g, struct span piece, struct buf *out)
 {
@@ -329,7 +330,7 @@ bool http_gate_is_waiting(const struct http_gate *g)
            (g->state == HEAD && g->waiting == HTTP_GATE_DEPTH);
 }
 
-/* -- responses ------------------------------------------------------------------------------- */
+/* -- responses ----------------------------------------------------------------------- */
 
 static void lose(struct http_gate *g)
 {

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * http_gate -- the HTTP requests of one connection, one after the other, each to be judged by
- *              its Host before a byte of it goes on; and the responses watched beside them.
+ * http_gate -- the HTTP requests of one connection, one after the other, each to be
+ *              judged by its Host before a byte of it goes on; and the responses
+ *              watched beside them.
  *
  * Shape    engine without I/O. Requests are parsed strictly and written anew; what is not
- *          understood never passes. Responses pass as they are and are only followed, so that
- *          it is known which request is answered, when words of our own may stand between two
- *          answers, and whether an upgrade was taken.
- * Limits   FLOW_HEAD_MAX by HTTP1_HEAD_MAX; HTTP_GATE_DEPTH requests without their answers,
- *          then no more is taken. A response that cannot be followed is no error, but
- *          nothing of ours can be said from then on.
+ *          understood never passes. Responses pass as they are and are only followed, so
+ *          that it is known which request is answered, when words of our own may stand
+ *          between two answers, and whether an upgrade was taken.
+ * Limits   FLOW_HEAD_MAX by HTTP1_HEAD_MAX; HTTP_GATE_DEPTH requests without their
+ *          answers, then no more is taken. A response that cannot be followed is no
+ *          error, but nothing of ours can be said from then on.
  */
 #ifndef AGENTD_EGRESS_GUARD_HTTP_GATE_H
 #define AGENTD_EGRESS_GUARD_HTTP_GATE_H
@@ -65,8 +66,8 @@ void http_gate_done(struct http_gate *g);
 
 /**
  * Requests.
- * @in   from the first byte not yet used; *ret_used says how many were. A head is used when
- *       it is whole.
+ * @in   from the first byte not yet used; *ret_used says how many were. A head is used
+ *       when it is whole.
  * @out  bytes for the server are appended
  */
 MUST_USE enum http_gate_result http_gate_request(struct http_gate *g, struct span in,
@@ -77,13 +78,14 @@ MUST_USE int http_gate_pass(struct http_gate *g, struct buf *out);
 bool http_gate_is_judging(const struct http_gate *g);
 /** Would http_gate_request() say HTTP_GATE_WAIT? */
 bool http_gate_is_waiting(const struct http_gate *g);
-/** Requests go to a proxy, in absolute form, each with these fields (moved, wiped at the end).
+/** Requests go to a proxy, in absolute form, each with these fields (moved,
+ *  wiped at the end).
  *  @port  the server's */
 void http_gate_to_proxy(struct http_gate *g, uint16_t port, struct buf *take_fields);
 /** Bytes of responses that pass. False: a switch of protocols that nobody asked for. */
 MUST_USE bool http_gate_response(struct http_gate *g, struct span bytes);
-/** Do we stand between two responses, all requests answered, so that words of our own may be
- *  sent and be understood? */
+/** Do we stand between two responses, all requests answered, so that words of our own may
+ *  be sent and be understood? */
 bool http_gate_may_speak(const struct http_gate *g);
 /** False: it can never be spoken again. */
 bool http_gate_can_follow(const struct http_gate *g);

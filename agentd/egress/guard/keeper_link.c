@@ -47,7 +47,7 @@ struct keeper_link {
     struct keeper_request *request[BUCKETS];
 };
 
-/* -- requests -------------------------------------------------------------------------------- */
+/* -- requests ------------------------------------------------------------------------ */
 
 /* Out of the table and freed: what is called then has no way back to it. */
 static void forget(struct keeper_request *r)
@@ -99,7 +99,7 @@ static void gone(struct keeper_link *k)
     loop_job_defer(&k->ending);
 }
 
-/* -- sending ---------------------------------------------------------------------------------- */
+/* -- sending ------------------------------------------------------------------------- */
 
 static void drop_first(struct keeper_link *k)
 {
@@ -246,14 +246,15 @@ void keeper_link_cancel(struct keeper_request **r)
     *r = NULL;
 }
 
-/* -- receiving -------------------------------------------------------------------------------- */
+/* -- receiving ----------------------------------------------------------------------- */
 
 static bool is_answer(enum channel_type t)
 {
     return t == CHANNEL_PINNED || t == CHANNEL_REPLY || t == CHANNEL_WHO;
 }
 
-/* False: the keeper has broken the protocol. An answer that nobody waits for any more is fine. */
+/* False: the keeper has broken the protocol. An answer that nobody waits for any
+ * more is fine. */
 static bool took(struct keeper_link *k, struct channel_msg *m)
 {
     struct keeper_request *r = k->request[m->seq % BUCKETS];

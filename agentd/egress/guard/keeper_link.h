@@ -2,9 +2,9 @@
 /**
  * keeper_link -- the guard's end of the channel: requests with their answers.
  *
- * Shape    records that the keeper does not take at once are queued, bounded. on_gone comes once,
- *          after every open request was answered with NULL. A keeper that breaks the protocol
- *          is gone too.
+ * Shape    records that the keeper does not take at once are queued, bounded. on_gone
+ *          comes once, after every open request was answered with NULL. A keeper that
+ *          breaks the protocol is gone too.
  */
 #ifndef AGENTD_EGRESS_GUARD_KEEPER_LINK_H
 #define AGENTD_EGRESS_GUARD_KEEPER_LINK_H

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. An entry is one name and family: asked (its dns_ask runs and halves wait on it), or
- * answered until it expires. A question of a caller is one or two halves, each of which is done
- * at once from the table, or waits on an entry; when the halves are done a deferred job
- * gives the answer. An entry that is asked cannot be evicted, and there are at most
- * NAMES_ASKING_MAX of them, so a sandbox that floods waits for itself only.
+ * Theory. An entry is one name and family: asked (its dns_ask runs and halves wait on
+ * it), or answered until it expires. A question of a caller is one or two halves, each of
+ * which is done at once from the table, or waits on an entry; when the halves are done a
+ * deferred job gives the answer. An entry that is asked cannot be evicted, and there are
+ * at most NAMES_ASKING_MAX of them, so a sandbox that floods waits for itself only.
  *
- * Addresses are filtered when they arrive: each is decided with the name, so the floor, the
- * host's own addresses and denied networks are left out whatever the name server says. What
- * stands in the table has passed the policy that is in force: names_reload() sees to it.
+ * Addresses are filtered when they arrive: each is decided with the name, so the
+ * floor, the host's own addresses and denied networks are left out whatever the name
+ * server says. What stands in the table has passed the policy that is in force:
+ * names_reload() sees to it.
  */
 #include "agentd/egress/guard/names.h"
 
@@ -82,7 +83,7 @@ struct names {
     struct learned learned;
 };
 
-/* -- hashing: seeded, since the sandbox chooses the names ----------------------------------------- */
+/* -- hashing: seeded, since the sandbox chooses the names ---------------------------- */
 
 static uint64_t mix(uint64_t x)
 {
@@ -103,7 +104,7 @@ static uint64_t hash_text(const struct names *n, const char *text)
     return h ? h : 1;
 }
 
-/* -- entries ---------------------------------------------------------------------------------------- */
+/* -- entries ------------------------------------------------------------------------- */
 
 static void entry_unlink_use(struct entry *e)
 {
@@ -194,7 +195,7 @@ static struct entry *entry_new(struct names *n, const char *name, int family,
     return e;
 }
 
-/* -- the cap under wildcards -------------------------------------------------------------------- */
+/* -- the cap under wildcards --------------------------------------------------------- */
 
 /* May this name be asked upstream? 1 yes, 0 no (*why), -1 no memory. */
 static int may_ask(struct names *n, const char *name, uint64_t hash, struct verdict *why)
@@ -221,7 +222,7 @@ static int may_ask(struct names *n, const char *name, uint64_t hash, struct verd
     return 0;
 }
 
-/* -- answers to the callers ----------------------------------------------------------------------- */
+/* -- answers to the callers ---------------------------------------------------------- */
 
 static void half_leave(struct half *h)
 {
@@ -332,9 +333,10 @@ static void on_patience(void *arg)
     loop_job_defer(&a->end);
 }
 
-/* -- answers from upstream ------------------------------------------------------------------------ */
+/* -- answers from upstream ----------------------------------------------------------- */
 
-/* Leave out what may not be reached by this name; in place. *why: the last that was left out. */
+/* Leave out what may not be reached by this name; in place. *why: the last that
+ * was left out. */
 static size_t filter(const struct ward *w, const char *name, struct ip_addr *addr,
                      size_t n, struct verdict *why)
 {
@@ -432,7 +434,7 @@ static void on_upstream(void *arg, const struct dns_answer *a, const struct err 
         entry_free(e); /* the next one asks again */
 }
 
-/* -- asking ------------------------------------------------------------------------------------------- */
+/* -- asking -------------------------------------------------------------------------- */
 
 static const char *servers_of(const struct ward *w)
 {
@@ -531,7 +533,7 @@ struct names_ask *names_ask(struct names *n, const char *name, int family, names
     return a;
 }
 
-/* -- the whole ---------------------------------------------------------------------------------------- */
+/* -- the whole ----------------------------------------------------------------------- */
 
 struct names *names_new(struct ward *w, struct err *e)
 {

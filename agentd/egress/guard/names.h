@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * names -- the guard's own resolver for one sandbox: one upstream question at a time a name and
- *          type, answers kept for their time, addresses that are floor (or private and not
- *          allowed) left out. Name server and connections ask the same table, so a
- *          connection goes where the answer said.
+ * names -- the guard's own resolver for one sandbox: one upstream question at a time a
+ *          name and type, answers kept for their time, addresses that are floor (or
+ *          private and not allowed) left out. Name server and connections ask the same
+ *          table, so a connection goes where the answer said.
  *
  * Limits   NAMES_CACHE_MAX names, least recently used goes; policy limit `names` under
  *          wildcards (`labels` is decide()'s).
@@ -48,7 +48,8 @@ void names_free(struct names *n);
 struct names_ask *names_ask(struct names *n, const char *name, int family, names_fn *fn,
                             void *arg, struct err *e);
 void names_cancel(struct names_ask **a);
-/** The policy changed: drop what is cached for names no longer allowed; resolvers may differ. */
+/** The policy changed: drop what is cached for names no longer allowed;
+ *  resolvers may differ. */
 void names_reload(struct names *n);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * pin_batch -- pins on their way to the kernel: as many messages to the keeper as they need, one answer.
+ * pin_batch -- pins on their way to the kernel: as many messages to the keeper as they
+ *              need, one answer.
  *
  * Made, filled, sent once; then it ends by its function or by pin_batch_cancel().
  */
@@ -20,7 +21,8 @@ struct pin_batch *pin_batch_new(struct ward *w, pin_batch_fn *fn, void *arg);
 /** @left_ms  until it ends, rounded up to seconds; 0: take it out */
 void pin_batch_add(struct pin_batch *b, const struct ip_addr *a, uint16_t port,
                    uint64_t left_ms);
-/** 0; -1 with *e when some of it could not be sent: cancel it. An empty batch is answered too. */
+/** 0; -1 with *e when some of it could not be sent: cancel it. An empty batch is
+ *  answered too. */
 int pin_batch_send(struct pin_batch *b, struct err *e);
 void pin_batch_cancel(struct pin_batch **b);
 

@@ -6,7 +6,7 @@
 #include "common/crypto.h"
 #include "common/mem.h"
 
-/* -- the heap ----------------------------------------------------------------------------------- */
+/* -- the heap ------------------------------------------------------------------------ */
 
 static void heap_put(struct pin_table *t, size_t at, struct pin_entry *e)
 {
@@ -68,7 +68,7 @@ void pin_table_set_due(struct pin_table *t, struct pin_entry *e)
     heap_fix(t, e);
 }
 
-/* -- entries ---------------------------------------------------------------------------------------- */
+/* -- entries ------------------------------------------------------------------------- */
 
 static struct pin_entry **bucket_of(struct pin_table *t, const struct ip_addr *a)
 {
@@ -147,7 +147,7 @@ void pin_table_done(struct pin_table *t)
     memset(t, 0, sizeof(*t));
 }
 
-/* -- ports -------------------------------------------------------------------------------- */
+/* -- ports --------------------------------------------------------------------------- */
 
 bool pin_ports_have(const uint16_t *port, size_t n, uint16_t want)
 {

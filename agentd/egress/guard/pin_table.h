@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * pin_table -- the table behind pins: one entry an address and name, found by address (oldest first) and
- *              by when it needs care (a heap). Pure.
+ * pin_table -- the table behind pins: one entry an address and name, found by address
+ *              (oldest first) and by when it needs care (a heap). Pure.
  */
 #ifndef AGENTD_EGRESS_GUARD_PIN_TABLE_H
 #define AGENTD_EGRESS_GUARD_PIN_TABLE_H

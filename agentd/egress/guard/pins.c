@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. An entry is one address under one name; entries of one address hang together in a
- * bucket, oldest first. Its ports are those the policy gives the name: each is an element of the
- * kernel's set, which several names of an address may share. The kernel is told the latest end
- * among them, and an element is taken out when no name of the address gives it any more.
+ * Theory. An entry is one address under one name; entries of one address hang together in
+ * a bucket, oldest first. Its ports are those the policy gives the name: each is an
+ * element of the kernel's set, which several names of an address may share. The kernel is
+ * told the latest end among them, and an element is taken out when no name of the address
+ * gives it any more.
  *
- * An entry counts from when the kernel has acknowledged it (acked_ms): pins_next() tells no
- * other, and pins_add() answers only then. An entry without ports (what goes to the guard in any
- * case) needs no kernel.
+ * An entry counts from when the kernel has acknowledged it (acked_ms): pins_next() tells
+ * no other, and pins_add() answers only then. An entry without ports (what goes to the
+ * guard in any case) needs no kernel.
  *
- * A heap orders entries by when they need care: one that is held by a connection is renewed
- * PIN_RENEW_S before its end, any other is forgotten at its end, as the kernel's timeout has done.
- * Renewal asks the policy again, so a rule that expired renews nothing.
+ * A heap orders entries by when they need care: one that is held by a connection is
+ * renewed PIN_RENEW_S before its end, any other is forgotten at its end, as the kernel's
+ * timeout has done. Renewal asks the policy again, so a rule that expired renews nothing.
  */
 #include "agentd/egress/guard/pins.h"
 
@@ -71,7 +72,7 @@ static void entry_drop(struct pins *p, struct pin_entry *e)
     p->ward->counts.pins = (uint32_t)p->table.n;
 }
 
-/* -- errands ---------------------------------------------------------------------------------- */
+/* -- errands ------------------------------------------------------------------------- */
 
 static void complain(struct pins *p, const char *what)
 {
@@ -101,8 +102,8 @@ static void on_errand(void *arg, bool ok)
     errand_free(r);
 }
 
-/* NULL: no memory, which is said. What is not told to the kernel stays there until its end:
- * the guard itself decides by its own table. */
+/* NULL: no memory, which is said. What is not told to the kernel stays there until its
+ * end: the guard itself decides by its own table. */
 static struct errand *errand_new(struct pins *p)
 {
     struct errand *r = mem_zalloc(1, sizeof(*r));
@@ -141,7 +142,7 @@ static void tell_entry(struct pins *p, struct pin_batch *b, const struct pin_ent
                       pin_table_end(&p->table, &e->addr, e->port[i], NULL) - now_ms(p));
 }
 
-/* -- adding ----------------------------------------------------------------------------------------- */
+/* -- adding -------------------------------------------------------------------------- */
 
 /* The one that needs care first goes, in the kernel too. */
 static void evict(struct pins *p)
@@ -199,8 +200,9 @@ static int add_one(struct pins_wait *w, const struct ip_addr *a, struct ports *p
         e->end_ms = w->end_ms;
         pin_table_set_due(&p->table, e);
     }
-    /* An answer from the table comes again and again with the same end, or so: the kernel
-     * need not hear of it while the pin outlives the answer by a good part of the grace. */
+    /* An answer from the table comes again and again with the same end, or so: the
+     * kernel need not hear of it while the pin outlives the answer by a good part
+     * of the grace. */
     if (e->acked_ms && e->acked_ms + NAMES_GRACE_S * UINT64_C(500) >= w->end_ms)
         return 0;
     need_ports(p, w->name, ports);
@@ -301,7 +303,7 @@ struct pins_wait *pins_add(struct pins *p, const struct pins_answer *a, pins_fn 
     return w;
 }
 
-/* -- reading and holding ---------------------------------------------------------------------------- */
+/* -- reading and holding ------------------------------------------------------------- */
 
 bool pins_next(struct pins *p, const struct ip_addr *a, size_t *pos,
                const char **ret_name)
@@ -346,7 +348,7 @@ size_t pins_count(const struct pins *p)
     return p->table.n;
 }
 
-/* -- renewal and end -------------------------------------------------------------------------------- */
+/* -- renewal and end ----------------------------------------------------------------- */
 
 static bool is_allowed(const struct pins *p, const struct pin_entry *e)
 {
@@ -396,7 +398,7 @@ static void on_care(void *arg)
     arm(p);
 }
 
-/* -- another policy --------------------------------------------------------------------------------- */
+/* -- another policy ------------------------------------------------------------------ */
 
 /* Moves the ports to `old` and puts in those of the policy now. */
 static void reload_ports(const struct pins *p, struct pin_entry *e)
@@ -415,8 +417,8 @@ static void reload_ports(const struct pins *p, struct pin_entry *e)
         e->is_dead = true;
 }
 
-/* All that live, not only new ones: after another program's flush the keeper makes the kernel's
- * sets anew and gives the policy again. */
+/* All that live, not only new ones: after another program's flush the keeper makes the
+ * kernel's sets anew and gives the policy again. */
 static void reload_tell(struct pins *p, struct pin_batch *b, struct pin_entry *e)
 {
     uint64_t now = now_ms(p);
@@ -454,7 +456,7 @@ void pins_reload(struct pins *p)
     arm(p);
 }
 
-/* -- the whole ---------------------------------------------------------------------------------------- */
+/* -- the whole ----------------------------------------------------------------------- */
 
 struct pins *pins_new(struct ward *w, struct err *e)
 {

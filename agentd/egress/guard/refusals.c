@@ -25,7 +25,8 @@ struct refusals {
     uint8_t dgram[DGRAM_MAX];
 };
 
-/* What the kernel's chain says in its prefix, where the policy alone would not have refused. */
+/* What the kernel's chain says in its prefix, where the policy alone would not
+ * have refused. */
 static enum verdict_stage stage_of(const char *why)
 {
     static const struct {
@@ -87,7 +88,8 @@ static void on_ready(void *arg, unsigned events)
         struct nflog_packet p;
         size_t pos = 0;
 
-        /* ENOBUFS is told once for what was lost, and what came before can still be read. */
+        /* ENOBUFS is told once for what was lost, and what came before can
+         * still be read. */
         if (n < 0 && errno != ENOBUFS && errno != EINTR)
             return;
         if (n <= 0)

@@ -2,8 +2,8 @@
 /**
  * refusals -- what the kernel refused, as records: reads the NFLOG socket of a namespace.
  *
- * One namespace has one such socket, and a host has many sandboxes: each passes a copy, and one
- * watch reads for all that have it in common.
+ * One namespace has one such socket, and a host has many sandboxes: each passes a copy,
+ * and one watch reads for all that have it in common.
  */
 #ifndef AGENTD_EGRESS_GUARD_REFUSALS_H
 #define AGENTD_EGRESS_GUARD_REFUSALS_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * ward -- one sandbox as the guard sees it: policy, listeners, names, pins, flows, counts. What the
- *         guard's parts share.
+ * ward -- one sandbox as the guard sees it: policy, listeners, names, pins, flows,
+ *         counts. What the guard's parts share.
  */
 #ifndef AGENTD_EGRESS_GUARD_WARD_H
 #define AGENTD_EGRESS_GUARD_WARD_H
@@ -26,7 +26,8 @@ struct guard {
     struct keeper_link *keeper;       /* PIN, WANT_REPLY, ASK_WHO with answers */
     struct floor floor;               /* changes under FLOOR */
     char resolvers[CHANNEL_TEXT_MAX]; /* the system's, "addr:port,..." */
-    /* Of trusted certificates (tls_store_open()), as nothing can be opened later; 0: none. */
+    /* Of trusted certificates (tls_store_open()), as nothing can be opened
+     * later; 0: none. */
     int store_fd;
 };
 
@@ -45,16 +46,17 @@ struct ward {
     struct channel_counts counts;
 };
 
-/** decide() with this ward's policy and floor. In audit and learn mode a denial that is not
- *  the floor becomes allowed, with *ret_would_refuse; stage, rule and text stay what they are.
- *  Pure: see ward_learn(). */
+/** decide() with this ward's policy and floor. In audit and learn mode a denial that is
+ *  not the floor becomes allowed, with *ret_would_refuse; stage, rule and text stay what
+ *  they are. Pure: see ward_learn(). */
 void ward_decide(const struct ward *w, const struct target *t, struct verdict *ret,
                  bool *ret_would_refuse);
-/** A connection is made to t: in mode learn it is to be in the policy that is proposed. */
+/** A connection is made to t: in mode learn it is to be in the policy that is
+ *  proposed. */
 void ward_learn(struct ward *w, const struct target *t);
-/** A refusal's record, with what the ward knows filled in: sandbox, policy, time, and kind and by
- *  where they are 0: the guard's own is of TCP. pid 0 and uid UINT32_MAX are "not known". Counts
- *  it. */
+/** A refusal's record, with what the ward knows filled in: sandbox, policy, time, and
+ *  kind and by where they are 0: the guard's own is of TCP. pid 0 and uid UINT32_MAX are
+ *  "not known". Counts it. */
 void ward_record_refusal(struct ward *w, struct audit_record *r);
 /** The record of a connection at its end, the same way. */
 void ward_record_connection(struct ward *w, struct audit_record *r);

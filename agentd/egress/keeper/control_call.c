@@ -42,7 +42,7 @@ int control_run_path(const char *name, char *ret, size_t cap, struct err *e)
     return 0;
 }
 
-/* -- asking ------------------------------------------------------------------------------------------- */
+/* -- asking -------------------------------------------------------------------------- */
 
 struct call {
     const char *path;

@@ -31,8 +31,8 @@ struct control_request {
     struct json *root;
 };
 
-/** @line  without its newline; must outlive *ret. 0, or -1 with ERR_CONFIG and the rule (*ret
- *  needs nothing then). */
+/** @line  without its newline; must outlive *ret. 0, or -1 with ERR_CONFIG and the rule
+ *  (*ret needs nothing then). */
 int control_request_parse(struct span line, struct control_request *ret, struct err *e);
 void control_request_done(struct control_request *r);
 

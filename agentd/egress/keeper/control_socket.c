@@ -43,7 +43,7 @@ struct control_socket {
     unsigned n;
 };
 
-/* -- clients ------------------------------------------------------------------------------------------- */
+/* -- clients ------------------------------------------------------------------------- */
 
 /* Its socket ends; the memory stays while the keeper holds it. */
 static void client_close(struct client *c)
@@ -121,7 +121,7 @@ static void client_fail(struct client *c, const struct err *e)
         client_send(c);
 }
 
-/* -- requests ------------------------------------------------------------------------------------------- */
+/* -- requests ------------------------------------------------------------------------ */
 
 static void on_done(void *arg, const struct err *e)
 {
@@ -273,7 +273,7 @@ static void on_client(void *arg, unsigned events)
         client_request(c, (size_t)(nl - c->in.p));
 }
 
-/* -- accepting ------------------------------------------------------------------------------------------- */
+/* -- accepting ----------------------------------------------------------------------- */
 
 static bool is_allowed(int fd)
 {
@@ -339,9 +339,10 @@ static void on_accept(void *arg, unsigned events)
     }
 }
 
-/* -- life -------------------------------------------------------------------------------------------------- */
+/* -- life ---------------------------------------------------------------------------- */
 
-/* Folders above the last that are missing; localpath_listen() makes and checks the last. */
+/* Folders above the last that are missing; localpath_listen() makes and
+ * checks the last. */
 static void make_parents(const char *path)
 {
     char part[CONTROL_PATH_MAX];

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. An operation has two halves. The kernel's is done at once and wholly, or not at all;
- * the guard's is waited for. Add: the kernel first (everything refused), then the guard, then it
- * is in force. Reload: the guard first, which cuts what is no longer allowed, then the kernel;
- * when the kernel refuses, the guard is given the old policy again. Remove: the guard first, so
- * that its records are written, then the kernel. A guard that dies meanwhile is started again and
- * given everything, so an operation goes on with the next one until its deadline.
+ * Theory. An operation has two halves. The kernel's is done at once and wholly, or not at
+ * all; the guard's is waited for. Add: the kernel first (everything refused), then the
+ * guard, then it is in force. Reload: the guard first, which cuts what is no longer
+ * allowed, then the kernel; when the kernel refuses, the guard is given the old policy
+ * again. Remove: the guard first, so that its records are written, then the kernel. A
+ * guard that dies meanwhile is started again and given everything, so an operation goes
+ * on with the next one until its deadline.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -17,7 +18,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 
-/* -- add ---------------------------------------------------------------------------------------------- */
+/* -- add ----------------------------------------------------------------------------- */
 
 static int check_add(struct keeper *k, const struct keeper_add *a, struct err *e)
 {
@@ -142,10 +143,10 @@ int keeper_add(struct keeper *k, const struct keeper_add *a, keeper_done_fn *fn,
     return 0;
 }
 
-/* -- after a restart ----------------------------------------------------------------------------------- */
+/* -- after a restart ----------------------------------------------------------------- */
 
-/* Its rules as they were, whatever its interface says now, and even where something breaks them: to
- * give it up would open it. */
+/* Its rules as they were, whatever its interface says now, and even where something
+ * breaks them: to give it up would open it. */
 static int adopt_veth(struct kept *s, const struct veth *was, struct err *e)
 {
     struct veth_host *h = veth_host_look(e);
@@ -200,7 +201,7 @@ int keeper_adopt(struct keeper *k, const struct keeper_add *a, const struct veth
     return 0;
 }
 
-/* -- reload, remove ------------------------------------------------------------------------------------ */
+/* -- reload, remove ------------------------------------------------------------------ */
 
 static struct kept *find_idle(struct keeper *k, const char *name, struct err *e)
 {
@@ -246,10 +247,10 @@ int keeper_remove(struct keeper *k, const char *name, keeper_done_fn *fn, void *
     return 0;
 }
 
-/* -- life ---------------------------------------------------------------------------------------------- */
+/* -- life ---------------------------------------------------------------------------- */
 
-/* The host's table of the last keeper stands until that of all its sandboxes takes its place in
- * one batch; when that cannot be, nothing is touched and all stay closed. */
+/* The host's table of the last keeper stands until that of all its sandboxes takes its
+ * place in one batch; when that cannot be, nothing is touched and all stay closed. */
 static int adopt(struct keeper *k, struct err *e)
 {
     int rc = state_load(k, e);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * keeper -- the process with the privileges: sandboxes with their namespace, table, listeners and
- *           policy; the guard it starts, restarts and answers. `serve` keeps many sandboxes,
- *           `run` one.
+ * keeper -- the process with the privileges: sandboxes with their namespace, table,
+ *           listeners and policy; the guard it starts, restarts and answers. `serve`
+ *           keeps many sandboxes, `run` one.
  *
- * What it does is a fixed set of operations, each checked: it reads no byte that a sandbox sends. A
- * sandbox is closed before it is open: the table stands, with everything refused, before the guard
- * is told; the add is over when the guard says IN_FORCE.
+ * What it does is a fixed set of operations, each checked: it reads no byte that a
+ * sandbox sends. A sandbox is closed before it is open: the table stands, with everything
+ * refused, before the guard is told; the add is over when the guard says IN_FORCE.
  *
  * State    adding -> in force <-> (guard gone: closed) -> removed
  */
@@ -32,7 +32,8 @@ struct keeper;
 #define KEEPER_CHECK_MS      1000  /* between two looks for what breaks enforcement */
 #define KEEPER_GUARD_WAIT_MS 1000  /* longest pause before a dying guard's next start */
 
-/** What mode learn proposes for a sandbox, as JSON text; before the end of keeper_remove(). */
+/** What mode learn proposes for a sandbox, as JSON text; before the end of
+ *  keeper_remove(). */
 typedef void keeper_proposal_fn(void *arg, const char *name, struct span policy);
 
 /** What of the namespace that the keeper lives in is its to rule. */
@@ -64,8 +65,8 @@ struct keeper_add {
     const char *iface; /* VETH: its name inside, or its end here; NULL: the only one */
     pid_t pid;         /* of the sandbox, for /proc; 0: not known */
 };
-/** The end of an operation, once, from the loop. e NULL: done, and enforced. May not free the
- *  keeper. */
+/** The end of an operation, once, from the loop. e NULL: done, and enforced. May not
+ *  free the keeper. */
 typedef void keeper_done_fn(void *arg, const struct err *e);
 
 /** fn once, never inside; -1 with *e: refused at once, fn is not called. */
@@ -74,11 +75,13 @@ int keeper_add(struct keeper *k, const struct keeper_add *a, keeper_done_fn *fn,
 /** The old policy stays in force when it fails. */
 int keeper_reload(struct keeper *k, const char *name, struct policy *p,
                   keeper_done_fn *fn, void *arg, struct err *e);
-/** VETH: its rules go (the interface is then the engine's again) unless the interface is gone. */
+/** VETH: its rules go (the interface is then the engine's again) unless the
+ *  interface is gone. */
 int keeper_remove(struct keeper *k, const char *name, keeper_done_fn *fn, void *arg,
                   struct err *e);
 /** Append {"sandboxes":[{"name","tier","enforced","reasons":[],"mode","policy","hash",
- *  "guard":{"pid","restarts"},"counts":{...}}]}; one with a name (ERR_NOTFOUND), all without. */
+ *  "guard":{"pid","restarts"},"counts":{...}}]}; one with a name (ERR_NOTFOUND), all
+ *  without. */
 int keeper_status(struct keeper *k, const char *name, struct buf *out, struct err *e);
 pid_t keeper_guard_pid(const struct keeper *k);
 /** The user that a root keeper's guard runs as. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. The guard may die at any moment, by its own fault or a sandbox's, and that must cost
- * no more than the connections it held. Everything it needs is here: the channel is made anew, it
- * is greeted, and every sandbox is sent to it again with our copies of the listeners. What is to
- * be sent is not a queue of records but flags on each sandbox, so nothing grows while the guard
- * does not read, and a guard that dies in between leaves nothing half said.
+ * Theory. The guard may die at any moment, by its own fault or a sandbox's, and that must
+ * cost no more than the connections it held. Everything it needs is here: the channel is
+ * made anew, it is greeted, and every sandbox is sent to it again with our copies of the
+ * listeners. What is to be sent is not a queue of records but flags on each sandbox, so
+ * nothing grows while the guard does not read, and a guard that dies in between leaves
+ * nothing half said.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -48,7 +49,7 @@ uid_t keeper_guard_uid(void)
     return KEEPER_GUARD_UID;
 }
 
-/* -- the process ------------------------------------------------------------------------------- */
+/* -- the process --------------------------------------------------------------------- */
 
 _Noreturn static void become_guard(uid_t uid, int fd)
 {
@@ -112,7 +113,8 @@ static void on_timer(void *arg)
     }
 }
 
-/* Sandboxes are closed from now on: nobody accepts what the kernel lets through to the guard. */
+/* Sandboxes are closed from now on: nobody accepts what the kernel lets through
+ * to the guard. */
 static void forget_guard(struct keeper *k)
 {
     struct keeper_guard *g = &k->guard;
@@ -183,7 +185,7 @@ void guard_kill(struct keeper *k, const char *why)
     kill_guard(k);
 }
 
-/* -- sending ----------------------------------------------------------------------------------- */
+/* -- sending ------------------------------------------------------------------------- */
 
 static int send_to_guard(struct keeper *k, const struct channel_msg *m, struct err *e)
 {
@@ -347,7 +349,7 @@ void guard_answer(struct keeper *k, struct channel_msg *m)
     loop_io_want(g->io, LOOP_WRITE);
 }
 
-/* -- receiving --------------------------------------------------------------------------------- */
+/* -- receiving ----------------------------------------------------------------------- */
 
 static void on_ready(struct keeper *k)
 {
@@ -405,7 +407,7 @@ static void on_channel(void *arg, unsigned events)
     guard_push(k);
 }
 
-/* -- life -------------------------------------------------------------------------------------- */
+/* -- life ---------------------------------------------------------------------------- */
 
 static int watch_process(struct keeper *k, struct err *e)
 {

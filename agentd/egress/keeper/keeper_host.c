@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The host's side: which addresses are its own (floor for every sandbox), which name servers it
- * uses, and, where we may rule its namespace, the table there with what the guard may reach.
- * The table is put there whole, sandboxes and all, whenever one of these changes.
+ * The host's side: which addresses are its own (floor for every sandbox), which name
+ * servers it uses, and, where we may rule its namespace, the table there with what
+ * the guard may reach. The table is put there whole, sandboxes and all, whenever one
+ * of these changes.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -23,7 +24,7 @@
 #define RESOLV_CONF  "/etc/resolv.conf"
 #define ROUTES_PER_S 5 /* mended so often: two programs at odds must not spin */
 
-/* -- own addresses -------------------------------------------------------------------------------- */
+/* -- own addresses ------------------------------------------------------------------- */
 
 static void add_floor(struct ip_net *net, size_t *n, bool *ret_cut,
                       const struct ip_addr *a)
@@ -91,7 +92,7 @@ bool host_is_floor(const struct keeper *k, const struct ip_addr *a)
     return false;
 }
 
-/* -- name servers ---------------------------------------------------------------------------------- */
+/* -- name servers -------------------------------------------------------------------- */
 
 static void update_resolvers(struct keeper *k, bool *ret_changed)
 {
@@ -119,7 +120,7 @@ static void update_resolvers(struct keeper *k, bool *ret_changed)
     *ret_changed = true;
 }
 
-/* -- what the guard may reach although it is floor ----------------------------------------------- */
+/* -- what the guard may reach although it is floor ----------------------------------- */
 
 static void add_may(struct keeper *k, const struct sock_addr *a)
 {
@@ -153,8 +154,8 @@ static void add_list(struct keeper *k, const char *list)
     }
 }
 
-/* A proxy that is given as a name is looked up by the guard; only one on this machine can be
- * floor, and its name is then one of these. */
+/* A proxy that is given as a name is looked up by the guard; only one on this machine can
+ * be floor, and its name is then one of these. */
 static void add_proxy(struct keeper *k, const char *url)
 {
     struct proxy_url p;
@@ -195,7 +196,7 @@ static void collect_may(struct keeper *k)
     }
 }
 
-/* -- what it may dial of private space ---------------------------------------------------------- */
+/* -- what it may dial of private space ----------------------------------------------- */
 
 static bool allows_net(const struct policy *p)
 {
@@ -222,7 +223,8 @@ static void add_guard_for(struct keeper *k, const struct policy *p)
         log_warn("host.guard_for", "why=%s", log_q("too many policies with networks"));
 }
 
-/* The different policies of sandboxes in other namespaces; their hashes' sum, whatever the order. */
+/* The different policies of sandboxes in other namespaces; their hashes' sum,
+ * whatever the order. */
 static uint64_t collect_guard_for(struct keeper *k)
 {
     uint64_t sum = 0;
@@ -269,7 +271,7 @@ static bool update_may(struct keeper *k)
     return false;
 }
 
-/* -- the table -------------------------------------------------------------------------------------- */
+/* -- the table ----------------------------------------------------------------------- */
 
 void host_base(struct keeper *k, struct nft_base *ret)
 {
@@ -326,8 +328,8 @@ int host_restore(struct keeper *k, struct err *e)
     return 0;
 }
 
-/* What brings marked packets to the guard, put there again when somebody took it away: until then
- * the rules drop them. */
+/* What brings marked packets to the guard, put there again when somebody took it away:
+ * until then the rules drop them. */
 static int mend_routes(struct keeper *k, struct err *e)
 {
     struct err why;
@@ -362,7 +364,7 @@ int host_update(struct keeper *k, struct err *e)
     return k->is_host_stale && !k->is_loading ? host_restore(k, e) : 0;
 }
 
-/* -- life ------------------------------------------------------------------------------------------- */
+/* -- life ---------------------------------------------------------------------------- */
 
 static int open_table(struct keeper *k, struct err *e)
 {

@@ -150,7 +150,7 @@ struct keeper {
     uint32_t verify_at, ask_at; /* the sandbox after which the next round goes on */
 };
 
-/* -- kept.c ------------------------------------------------------------------------------------ */
+/* -- kept.c -------------------------------------------------------------------------- */
 
 /** A sandbox of before a restart, while is_loading. Not enforced at once, but never open.
  *  @was  VETH: what its rules were made from */
@@ -181,7 +181,7 @@ void keeper_event(struct keeper *k, const struct kept *s, const char *event,
                   const char *text);
 bool kept_rate_ok(struct kept_rate *r, uint64_t now_ms, unsigned per_s);
 
-/* -- keeper_guard.c ------------------------------------------------------------------------------ */
+/* -- keeper_guard.c ------------------------------------------------------------------ */
 
 int guard_start(struct keeper *k, struct err *e);
 /** Ends it and waits for it, bounded. */
@@ -190,24 +190,24 @@ void guard_stop(struct keeper *k);
 void guard_kill(struct keeper *k, const char *why);
 /** Something is to be sent. */
 void guard_push(struct keeper *k);
-/** Send an answer to a request; when there is no room now it is kept, and nothing is read until
- *  it is gone. Closes its descriptors. */
+/** Send an answer to a request; when there is no room now it is kept, and nothing is read
+ *  until it is gone. Closes its descriptors. */
 void guard_answer(struct keeper *k, struct channel_msg *m);
 
-/* -- keeper_ops.c, keeper_who.c ------------------------------------------------------------------ */
+/* -- keeper_ops.c, keeper_who.c ------------------------------------------------------ */
 
 /** A record of the guard. False: no guard sends such; it is ended. */
 bool keeper_request(struct keeper *k, struct channel_msg *m);
 void keeper_who(struct kept *s, const struct channel_msg *ask, struct channel_msg *ret);
 
-/* -- keeper_host.c ------------------------------------------------------------------------------- */
+/* -- keeper_host.c ------------------------------------------------------------------- */
 
 int host_start(struct keeper *k, struct err *e);
 /** At the end: takes the host's table away when no sandbox needs it. */
 void host_leave(struct keeper *k);
 void host_stop(struct keeper *k);
-/** What may have changed: addresses, resolvers, places the guard may reach. Cheap when nothing
- *  did. -1 with *e: the kernel does not have it; it is tried again. */
+/** What may have changed: addresses, resolvers, places the guard may reach. Cheap when
+ *  nothing did. -1 with *e: the kernel does not have it; it is tried again. */
 int host_update(struct keeper *k, struct err *e);
 /** The base table of the host's namespace as it should be. */
 void host_base(struct keeper *k, struct nft_base *ret);
@@ -217,7 +217,7 @@ int host_restore(struct keeper *k, struct err *e);
 struct nft_sandbox *host_sandboxes(struct keeper *k, size_t *ret_n);
 bool host_is_floor(const struct keeper *k, const struct ip_addr *a);
 
-/* -- keeper_watch.c ------------------------------------------------------------------------------ */
+/* -- keeper_watch.c ------------------------------------------------------------------ */
 
 void watch_start(struct keeper *k);
 void watch_stop(struct keeper *k);
@@ -227,18 +227,18 @@ void watch_forget(struct kept *s);
 /** Watch the host's table. */
 int watch_host(struct keeper *k, struct err *e);
 
-/* -- keeper_state.c ------------------------------------------------------------------------------ */
+/* -- keeper_state.c ------------------------------------------------------------------ */
 
 /** Best effort; what cannot be kept is logged: after a restart it would stay closed. */
 void state_save(const struct kept *s);
 void state_forget(const struct kept *s);
-/** Adopt what is remembered. -1: one whose rules stand in the host's table could not be, and would
- *  be open without them. */
+/** Adopt what is remembered. -1: one whose rules stand in the host's table could not be,
+ *  and would be open without them. */
 int state_load(struct keeper *k, struct err *e);
 /** When the process started, in clock ticks since boot; 0: not known. */
 uint64_t state_pid_start(pid_t pid);
 
-/* -- sealed.c ------------------------------------------------------------------------------------ */
+/* -- sealed.c ------------------------------------------------------------------------ */
 
 /** The table first, everything refused; then routes, NFLOG, listeners. */
 int sealed_make(struct kept *s, struct err *e);

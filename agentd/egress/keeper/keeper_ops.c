@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guard reads hostile bytes, so it may be a sandbox's by now. What it can ask for is here,
- * and none of it gives a sandbox more than its kernel rules do: a pin never overrides floor, deny
- * or the private networks, a reply socket only sends, and an answer about a process goes to the
- * audit record.
+ * The guard reads hostile bytes, so it may be a sandbox's by now. What it can ask for is
+ * here, and none of it gives a sandbox more than its kernel rules do: a pin never
+ * overrides floor, deny or the private networks, a reply socket only sends, and an answer
+ * about a process goes to the audit record.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -27,7 +27,7 @@ enum {
     DNS_PORT = 53,
 };
 
-/* -- PIN ----------------------------------------------------------------------------------------- */
+/* -- PIN ----------------------------------------------------------------------------- */
 
 static int check_pins(const struct kept *s, const struct channel_msg *m)
 {
@@ -62,7 +62,7 @@ static void on_pin(struct kept *s, const struct channel_msg *m)
     guard_answer(k, &answer);
 }
 
-/* -- WANT_REPLY ---------------------------------------------------------------------------------- */
+/* -- WANT_REPLY ---------------------------------------------------------------------- */
 
 static bool may_reply_from(const struct channel_msg *m)
 {
@@ -76,8 +76,8 @@ static bool may_reply_from(const struct channel_msg *m)
     return ip_classify(a) != IP_MULTICAST && memcmp(a->bytes, zero, sizeof zero) != 0;
 }
 
-/* It only sends: what the sandbox would send to it is dropped before it takes memory. And that for
- * good, or it would be a name server at whatever address the guard likes. */
+/* It only sends: what the sandbox would send to it is dropped before it takes memory. And
+ * that for good, or it would be a name server at whatever address the guard likes. */
 static int send_only(int fd, struct err *e)
 {
     struct sock_filter none = BPF_STMT(BPF_RET | BPF_K, 0);
@@ -101,10 +101,10 @@ static int keep_to_way(const struct kept *s, int fd, struct err *e)
                : 0;
 }
 
-/* Connected to whom nobody is: or it would take the questions that others, the host first of all,
- * send to a name server at the same address. What is sent names its destination each time. By
- * itself, or, where that has no route by the sandbox's way, to the multicast address of all, which
- * no packet comes from. */
+/* Connected to whom nobody is: or it would take the questions that others, the host first
+ * of all, send to a name server at the same address. What is sent names its destination
+ * each time. By itself, or, where that has no route by the sandbox's way, to the
+ * multicast address of all, which no packet comes from. */
 static int turn_away(int fd, const struct sock_addr *at, struct err *e)
 {
     struct sock_addr all = *at;
@@ -171,7 +171,7 @@ static void on_want_reply(struct kept *s, const struct channel_msg *m)
     guard_answer(k, &answer);
 }
 
-/* -- the rest ------------------------------------------------------------------------------------- */
+/* -- the rest ------------------------------------------------------------------------ */
 
 static void on_ask_who(struct kept *s, const struct channel_msg *m)
 {
@@ -183,7 +183,8 @@ static void on_ask_who(struct kept *s, const struct channel_msg *m)
     guard_answer(s->keeper, &answer);
 }
 
-/* Only text that is a policy goes on: the proposal is made of names that a sandbox chose. */
+/* Only text that is a policy goes on: the proposal is made of names that a
+ * sandbox chose. */
 static void on_proposal(struct kept *s, const struct channel_msg *m)
 {
     struct keeper *k = s->keeper;

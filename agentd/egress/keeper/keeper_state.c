@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A keeper that ends leaves its sandboxes closed: their rules stand and nobody accepts what is
- * let through. So that the next one can open them again, each is remembered in a file of its own:
- * policy, and which namespace it is. A namespace is known by its inode and a process by its start
- * time, so neither can be taken for another; what is gone is forgotten.
+ * A keeper that ends leaves its sandboxes closed: their rules stand and nobody accepts
+ * what is let through. So that the next one can open them again, each is remembered in
+ * a file of its own: policy, and which namespace it is. A namespace is known by its
+ * inode and a process by its start time, so neither can be taken for another; what is
+ * gone is forgotten.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -26,7 +27,7 @@ enum {
     STATE_FILE_MAX = POLICY_TEXT_MAX + 65536,
 };
 
-/* -- processes ----------------------------------------------------------------------------------------- */
+/* -- processes ----------------------------------------------------------------------- */
 
 uint64_t state_pid_start(pid_t pid)
 {
@@ -44,7 +45,8 @@ uint64_t state_pid_start(pid_t pid)
     if (n <= 0)
         return 0;
     text[n] = '\0';
-    /* The name may hold anything, ")" included; field 22 counts from behind its last one. */
+    /* The name may hold anything, ")" included; field 22 counts from behind
+     * its last one. */
     at = strrchr(text, ')');
     for (unsigned field = 2; at && field < 22; field++) {
         at = strchr(at, ' ');
@@ -53,7 +55,7 @@ uint64_t state_pid_start(pid_t pid)
     return at ? strtoull(at, NULL, 10) : 0;
 }
 
-/* -- writing --------------------------------------------------------------------------------------------- */
+/* -- writing ------------------------------------------------------------------------- */
 
 static int file_name(const struct keeper *k, const char *name, const char *end,
                      char ret[PATH_MAX])
@@ -143,7 +145,7 @@ void state_forget(const struct kept *s)
         (void)unlink(path); /* it may never have been written */
 }
 
-/* -- reading ----------------------------------------------------------------------------------------------- */
+/* -- reading ------------------------------------------------------------------------- */
 
 struct remembered {
     struct keeper_add add;

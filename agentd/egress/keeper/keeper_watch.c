@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What breaks enforcement is noticed by news where the kernel sends news (nftables, the
- * sandbox's process) and by looking where it does not. Another program's flush is undone at once,
- * and recorded; what cannot be undone is a reason in `status`.
+ * sandbox's process) and by looking where it does not. Another program's flush is undone
+ * at once, and recorded; what cannot be undone is a reason in `status`.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -26,7 +26,7 @@ enum {
         10, /* its table is dumped whole, so not in each; news come by themselves */
 };
 
-/* -- rules ------------------------------------------------------------------------------------------ */
+/* -- rules --------------------------------------------------------------------------- */
 
 /* The guard puts its pins there again when it is given its policy. */
 static void give_again(struct kept *s)
@@ -188,7 +188,7 @@ int watch_host(struct keeper *k, struct err *e)
     return 0;
 }
 
-/* -- does it still live? ---------------------------------------------------------------------------- */
+/* -- does it still live? ------------------------------------------------------------- */
 
 static int look_at_ns(const struct kept *s, struct stat *ret)
 {
@@ -260,10 +260,11 @@ static bool is_gone(const struct kept *s)
            st.st_dev != s->ns_stat.st_dev;
 }
 
-/* -- the round --------------------------------------------------------------------------------------- */
+/* -- the round ----------------------------------------------------------------------- */
 
-/* Its interface has changed on our side: the rules follow, so that it is closed at least. Our listeners are
- * bound to the way its packets came by; when that is another now, it stays closed. */
+/* Its interface has changed on our side: the rules follow, so that it is closed at least.
+ * Our listeners are bound to the way its packets came by; when that is another now, it
+ * stays closed. */
 static void follow_veth(const struct veth_host *h, struct kept *s)
 {
     struct nft_sandbox rules;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whose connection is it: sock_diag in the sandbox's namespace gives the socket's inode and user
- * for exactly this connection, /proc gives the process. The work is bounded, since a sandbox can
- * have as many processes and descriptors as it likes: what is not found soon is "not known".
+ * Whose connection is it: sock_diag in the sandbox's namespace gives the socket's inode
+ * and user for exactly this connection, /proc gives the process. The work is bounded,
+ * since a sandbox can have as many processes and descriptors as it likes: what is not
+ * found soon is "not known".
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -29,7 +30,7 @@ enum {
     SPEND_US = 50000, /* all questions' in a second: the rest is "not known" */
 };
 
-/* -- the socket ---------------------------------------------------------------------------------- */
+/* -- the socket ---------------------------------------------------------------------- */
 
 struct question {
     struct nlmsghdr head;
@@ -106,7 +107,7 @@ static bool find_socket(struct kept *s, const struct channel_msg *ask,
     return rc == 1;
 }
 
-/* -- the process --------------------------------------------------------------------------------- */
+/* -- the process --------------------------------------------------------------------- */
 
 struct look {
     char want[32]; /* "socket:[INODE]" */

@@ -12,7 +12,7 @@
 static void on_deadline(void *arg);
 static void on_removed(void *arg);
 
-/* -- small things ----------------------------------------------------------------------------------- */
+/* -- small things -------------------------------------------------------------------- */
 
 struct kept *keeper_find(struct keeper *k, const char *name)
 {
@@ -71,7 +71,7 @@ void keeper_event(struct keeper *k, const struct kept *s, const char *event,
                text ? log_q(text) : "\"\"");
 }
 
-/* -- a sandbox -------------------------------------------------------------------------------------- */
+/* -- a sandbox ----------------------------------------------------------------------- */
 
 static uint32_t free_index(struct keeper *k)
 {
@@ -162,7 +162,7 @@ void kept_link(struct kept *s)
     k->n++;
 }
 
-/* -- how operations end ------------------------------------------------------------------------------ */
+/* -- how operations end -------------------------------------------------------------- */
 
 void kept_begin(struct kept *s, enum kept_op op, keeper_done_fn *fn, void *arg,
                 uint64_t ms)
@@ -290,7 +290,7 @@ void kept_refused(struct kept *s, uint32_t seq, const char *why)
     }
 }
 
-/* -- the end of a sandbox ---------------------------------------------------------------------------- */
+/* -- the end of a sandbox ------------------------------------------------------------ */
 
 static void finish_remove(struct kept *s)
 {

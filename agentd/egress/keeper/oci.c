@@ -10,7 +10,7 @@
 #include "common/json.h"
 #include "common/sock.h"
 
-/* -- words ----------------------------------------------------------------------------------- */
+/* -- words --------------------------------------------------------------------------- */
 
 int oci_tier_parse(const char *text, enum egress_tier *ret, struct err *e)
 {
@@ -62,7 +62,7 @@ int oci_policy_check(const char *text, struct err *e)
     return 0;
 }
 
-/* -- the state ------------------------------------------------------------------------------- */
+/* -- the state ----------------------------------------------------------------------- */
 
 /* A member's text into *ret; 1: it is there, 0: not, -1: it is no string. */
 static int text_of(const struct json *obj, const char *name, const char **ret,
@@ -213,7 +213,7 @@ int oci_request(const struct oci_state *s, struct span policy, struct buf *out,
     return 0;
 }
 
-/* -- files --------------------------------------------------------------------------------------- */
+/* -- files --------------------------------------------------------------------------- */
 
 /* One step down a path; *fd becomes the part's own. */
 static int step(int *fd, const char *part, bool is_last, uid_t owner, struct err *e)

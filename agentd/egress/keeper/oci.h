@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * oci -- what a container engine tells a createRuntime hook, read strictly, and what the keeper is
- *        asked for it. Pure, but for oci_trusted_file().
+ * oci -- what a container engine tells a createRuntime hook, read strictly, and what the
+ *        keeper is asked for it. Pure, but for oci_trusted_file().
  *
  * Annotations of the container, as its engine was told (never its environment or labels):
  *   agentd.egress.policy  a file of the host (absolute, of root, written by nobody else), or a
@@ -48,8 +48,9 @@ int oci_policy_check(const char *text, struct err *e);
 int oci_request(const struct oci_state *s, struct span policy, struct buf *out,
                 struct err *e);
 
-/** Is it a file that only its owner could have written: it and each folder above are root's or
- *  `owner`'s, nobody else may write there, and no part of the path is a symbolic link. */
+/** Is it a file that only its owner could have written: it and each folder above are
+ *  root's or `owner`'s, nobody else may write there, and no part of the path is a
+ *  symbolic link. */
 int oci_trusted_file(const char *path, uid_t owner, struct err *e);
 
 #endif

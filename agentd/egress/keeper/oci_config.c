@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. The text is parsed to be judged, and then cut at places that json_find() gives. Where
- * these two could see different things (a name written with escapes) the result is no JSON as
- * we take it, or lacks the hook: so it is read again before it is given out.
+ * Theory. The text is parsed to be judged, and then cut at places that json_find() gives.
+ * Where these two could see different things (a name written with escapes) the result is
+ * no JSON as we take it, or lacks the hook: so it is read again before it is given out.
  */
 #include "agentd/egress/keeper/oci_config.h"
 
@@ -12,8 +12,9 @@
 #include "agentd/egress/keeper/oci.h"
 #include "common/json.h"
 
-/* The member of an object, which must be of this type when it is there and not null. Another
- * spelling of its name is an error: Go's decoder, which runc uses, does not look at case. */
+/* The member of an object, which must be of this type when it is there and not null.
+ * Another spelling of its name is an error: Go's decoder, which runc uses, does not
+ * look at case. */
 static int member(const struct json *obj, const char *name, enum json_type type,
                   const struct json **ret, struct err *e)
 {
@@ -88,7 +89,7 @@ static int put_member(struct span text, const char *path, const char *name,
     return put_replaced(text, old, buf_span(&with), out, e);
 }
 
-/* -- annotations ------------------------------------------------------------------------------- */
+/* -- annotations --------------------------------------------------------------------- */
 
 static bool is_ours(const char *name)
 {
@@ -152,7 +153,7 @@ static int change_annotations(struct span text, const struct json *root,
     return put_member(text, "", "annotations", buf_span(&value), out, e);
 }
 
-/* -- the hook ------------------------------------------------------------------------------------ */
+/* -- the hook ------------------------------------------------------------------------ */
 
 static int print_hook(const struct oci_change *c, struct buf *b, struct err *e)
 {
@@ -167,7 +168,8 @@ static int print_hook(const struct oci_change *c, struct buf *b, struct err *e)
     return 0;
 }
 
-/* Append the list with the hook at its end: what other hooks do to the network is done then. */
+/* Append the list with the hook at its end: what other hooks do to the network
+ * is done then. */
 static int put_listed(struct span list, size_t n, struct span hook, struct buf *out,
                       struct err *e)
 {

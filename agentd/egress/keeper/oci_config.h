@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * oci_config -- a bundle's config.json with our hook put in, all else as it was, byte for byte: the
- *               text is changed in place and never printed anew, so no number is rounded and
- *               no member lost. Pure.
+ * oci_config -- a bundle's config.json with our hook put in, all else as it was, byte for
+ *               byte: the text is changed in place and never printed anew, so no number
+ *               is rounded and no member lost. Pure.
  *
- * Refused: what is no JSON object, "hooks", "createRuntime" or "annotations" of another type, and
- * members that differ from these in case only (the runtime would take them for the same).
+ * Refused: what is no JSON object, "hooks", "createRuntime" or "annotations" of
+ * another type, and members that differ from these in case only (the runtime would
+ * take them for the same).
  *
  * Source   OCI runtime specification 1.0.2, "Configuration".
  */
@@ -22,8 +23,8 @@
 struct oci_change {
     const char *program; /* the hook's absolute path */
     const char *socket;  /* NULL: the keeper's usual one */
-    /* What the hook is told, whatever the container's own annotations say; NULL: these are
-     * left, and there must be one for the policy. */
+    /* What the hook is told, whatever the container's own annotations say; NULL: these
+     * are left, and there must be one for the policy. */
     const char *policy;
     const char *tier; /* NULL: sealed, or the annotation's where policy is NULL */
 };

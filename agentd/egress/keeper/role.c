@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Theory. Capabilities go by the bounding set (what an exec could give), the ambient and
- * inheritable sets (what it would pass on) and at last the permitted and effective ones, in this
- * order, because the first needs CAP_SETPCAP. With no_new_privs an exec gives nothing that is not
- * permitted before it, so a bounding set that may not be cut is no way up; a new user namespace
- * would be one, and the lists refuse it.
+ * inheritable sets (what it would pass on) and at last the permitted and effective ones,
+ * in this order, because the first needs CAP_SETPCAP. With no_new_privs an exec gives
+ * nothing that is not permitted before it, so a bounding set that may not be cut is no
+ * way up; a new user namespace would be one, and the lists refuse it.
  *
- * The kernel looks at the low 32 bits of most arguments, the filter at all 64: whatever is compared
- * for equality to be refused is masked, whatever is compared to be allowed is not.
+ * The kernel looks at the low 32 bits of most arguments, the filter at all 64:
+ * whatever is compared for equality to be refused is masked, whatever is compared to
+ * be allowed is not.
  */
 #include "agentd/egress/keeper/role.h"
 
@@ -51,7 +52,7 @@
 #endif
 #define LOW32 0xffffffffu
 
-/* -- capabilities ----------------------------------------------------------------------------- */
+/* -- capabilities -------------------------------------------------------------------- */
 
 #define CAP(c) (UINT64_C(1) << (c))
 /* NET_BIND_SERVICE: the sockets that the guard answers from stand at port 53. */
@@ -142,14 +143,14 @@ int role_keeper(struct err *e)
 
     if (setrlimit(RLIMIT_CORE, &none) < 0)
         return err_sys(e, "forbid core files");
-    /* Root of a user namespace (a rootless container's): since Linux 5.12 a namespace that maps the
-     * id 0 of the one above, which the guard's then does, asks for it. */
+    /* Root of a user namespace (a rootless container's): since Linux 5.12 a namespace
+     * that maps the id 0 of the one above, which the guard's then does, asks for it. */
     if (geteuid() == 0 && !userns_is_host_root())
         keep |= CAP(CAP_SETFCAP);
     return caps_cut(keep, e);
 }
 
-/* -- the guard, before exec --------------------------------------------------------------------- */
+/* -- the guard, before exec ---------------------------------------------------------- */
 
 static int become(uid_t uid, struct err *e)
 {
@@ -178,7 +179,8 @@ static int write_proc(const char *path, const char *text, struct err *e)
     return 0;
 }
 
-/* Of our own, so that no exec and no descriptor gives anything in the one we came from. */
+/* Of our own, so that no exec and no descriptor gives anything in the one we
+ * came from. */
 static int own_user_namespace(struct err *e)
 {
     char uids[48], gids[48];
@@ -211,7 +213,7 @@ int role_guard_before_exec(uid_t uid, struct err *e)
     return 0;
 }
 
-/* -- lists --------------------------------------------------------------------------------------- */
+/* -- lists --------------------------------------------------------------------------- */
 
 struct list {
     scmp_filter_ctx f;
@@ -266,7 +268,7 @@ static int list_load(struct list *l, const char *whose, struct err *e)
     return err_sys(e, "load the %s's list of system calls", whose);
 }
 
-/* -- the guard's: nothing but this ---------------------------------------------------------------- */
+/* -- the guard's: nothing but this --------------------------------------------------- */
 
 static const char *const GUARD_MAY[] = {
     /* #syscalls: the loop */
@@ -355,7 +357,7 @@ int role_guard_seal(struct err *e)
     return list_load(&l, "guard", e);
 }
 
-/* -- the sandbox's: everything but this ------------------------------------------------------------ */
+/* -- the sandbox's: everything but this ---------------------------------------------- */
 
 static const char *const SANDBOX_MAY_NOT[] = {
     "io_uring_setup", "io_uring_enter", "io_uring_register",
@@ -376,7 +378,8 @@ static void sandbox_sockets(struct list *l, const char *call)
     for (uint64_t family = 0; family < AF_NETLINK; family++)
         if (family != AF_UNIX && family != AF_INET && family != AF_INET6)
             RULE1(l, no, call, SCMP_A0(SCMP_CMP_MASKED_EQ, LOW32, family));
-    /* Above AF_NETLINK, and with anything in the upper half, which no honest caller has. */
+    /* Above AF_NETLINK, and with anything in the upper half, which no honest
+     * caller has. */
     RULE1(l, no, call, SCMP_A0(SCMP_CMP_GT, AF_NETLINK));
     RULE2(l, no, call, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK),
           SCMP_A2(SCMP_CMP_NE, NETLINK_ROUTE));
@@ -397,7 +400,8 @@ static void sandbox_arguments(struct list *l)
         RULE1(l, no, "unshare", SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag));
     }
     RULE1(l, no, "unshare", SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NEWTIME, CLONE_NEWTIME));
-    /* Its flags are in memory, where no filter sees them; with ENOSYS libraries use clone(). */
+    /* Its flags are in memory, where no filter sees them; with ENOSYS
+     * libraries use clone(). */
     rule(l, SCMP_ACT_ERRNO(ENOSYS), "clone3", 0, NULL);
     for (size_t i = 0; i < COUNT_OF(ioctls); i++)
         RULE1(l, no, "ioctl", SCMP_A1(SCMP_CMP_MASKED_EQ, LOW32, ioctls[i]));

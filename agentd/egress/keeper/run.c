@@ -11,8 +11,8 @@
  *   in force                               sandbox_go: COMMAND's first instruction
  *   COMMAND ended                          keeper_remove: last records; end
  *
- * The sandbox and the agent are forked before the loop is made and before signals are blocked, so
- * that COMMAND gets the caller's dispositions and mask.
+ * The sandbox and the agent are forked before the loop is made and before signals are
+ * blocked, so that COMMAND gets the caller's dispositions and mask.
  */
 #include "agentd/egress/keeper/run.h"
 
@@ -63,7 +63,7 @@ struct run {
     int code;
 };
 
-/* -- what was asked for ----------------------------------------------------------------------- */
+/* -- what was asked for -------------------------------------------------------------- */
 
 static int choose_name(struct run *r, struct err *e)
 {
@@ -134,7 +134,7 @@ static int prepare(struct run *r, struct err *e)
     return r->audit < 0 ? err_wrap(e, "--audit") : 0;
 }
 
-/* -- processes ----------------------------------------------------------------------------------- */
+/* -- processes ----------------------------------------------------------------------- */
 
 static int make_sandbox(struct run *r, struct netns **ret_ns, struct err *e)
 {
@@ -172,7 +172,7 @@ static int make_sandbox(struct run *r, struct netns **ret_ns, struct err *e)
     return *ret_ns ? 0 : -1;
 }
 
-/* -- the course of events ----------------------------------------------------------------------- */
+/* -- the course of events ------------------------------------------------------------ */
 
 static void on_removed(void *arg, const struct err *e)
 {
@@ -269,8 +269,8 @@ static int watch(struct run *r, struct err *e)
     (void)sigemptyset(&set);
     for (i = 0; i < COUNT_OF(wanted); i++)
         (void)sigaddset(&set, wanted[i]);
-    /* Blocked signals are told even where they are ignored; the guard, which is in our group and
-     * unblocks all, inherits that a terminal's are not for it. */
+    /* Blocked signals are told even where they are ignored; the guard, which is in our
+     * group and unblocks all, inherits that a terminal's are not for it. */
     for (i = 0; i < COUNT_OF(terminals); i++)
         (void)signal(terminals[i], SIG_IGN); /* fails only for wrong numbers */
     r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * run_up -- the agent of `run --up`: a process outside the sandbox that publishes the ports
- *           inside. Its options are the environment's (TUNNEL_SERVER, TUNNEL_TOKEN_FILE, ...);
- *           none of them is visible inside. It reads what a server sends, so it keeps no
- *           capability: its sockets in the sandbox come from a maker.
+ * run_up -- the agent of `run --up`: a process outside the sandbox that publishes
+ *           the ports inside. Its options are the environment's (TUNNEL_SERVER,
+ *           TUNNEL_TOKEN_FILE, ...); none of them is visible inside. It reads what
+ *           a server sends, so it keeps no capability: its sockets in the sandbox
+ *           come from a maker.
  */
 #ifndef AGENTD_EGRESS_KEEPER_RUN_UP_H
 #define AGENTD_EGRESS_KEEPER_RUN_UP_H

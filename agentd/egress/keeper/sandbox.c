@@ -24,7 +24,7 @@ struct sandbox {
     bool gave_tty; /* COMMAND has the terminal's foreground */
 };
 
-/* -- the terminal --------------------------------------------------------------------------- */
+/* -- the terminal -------------------------------------------------------------------- */
 
 static bool has_foreground(const struct sandbox *s)
 {
@@ -45,7 +45,7 @@ static void take_back(struct sandbox *s)
     (void)sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
-/* -- talk --------------------------------------------------------------------------------------- */
+/* -- talk ---------------------------------------------------------------------------- */
 
 static int tell(const struct sandbox *s, enum sandbox_word word, int value, struct err *e)
 {
@@ -90,7 +90,7 @@ static int wait_until_ready(const struct sandbox *s, struct err *e)
                    SANDBOX_BUILD_MS);
 }
 
-/* -- life ------------------------------------------------------------------------------------- */
+/* -- life ---------------------------------------------------------------------------- */
 
 /* It ends when the kernel has ended everything inside. */
 static void end_stage(pid_t stage)
@@ -149,7 +149,8 @@ static int start_stage(struct sandbox *s, struct sandbox_seed *seed, struct err 
     (void)sigprocmask(SIG_SETMASK, &all, &seed->signals);
     s->stage = fork();
     if (s->stage == 0) {
-        /* Of the caller's ends nothing may stay open there: their closing says that it died. */
+        /* Of the caller's ends nothing may stay open there: their closing says
+         * that it died. */
         sock_close(&s->talk);
         for (i = 0; i < SANDBOX_MAKERS; i++)
             sock_close(&s->maker[i]);
@@ -226,12 +227,12 @@ int sandbox_fd(const struct sandbox *s)
     return s->talk;
 }
 
-/* -- COMMAND ------------------------------------------------------------------------------------ */
+/* -- COMMAND ------------------------------------------------------------------------- */
 
 int sandbox_go(struct sandbox *s, struct err *e)
 {
-    /* In a pipeline the others of our group read and write the terminal too: then COMMAND gets it
-     * only when it asks (SIGTTIN). */
+    /* In a pipeline the others of our group read and write the terminal too: then COMMAND
+     * gets it only when it asks (SIGTTIN). */
     s->gave_tty = has_foreground(s) && isatty(0) && isatty(1);
     return tell(s, SANDBOX_GO, s->gave_tty, e);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * sandbox -- one command in namespaces of its own: made whole first, started only when its
- *            network is ruled, and ended with whoever made it.
+ * sandbox -- one command in namespaces of its own: made whole first, started only when
+ *            its network is ruled, and ended with whoever made it.
  *
  *   caller (the keeper)
  *     `- stage            has the network namespace, which belongs to the caller's user namespace
@@ -9,12 +9,13 @@
  *          `- init        pid 1: mounts, own user namespace, role; waits for sandbox_go()
  *               `- COMMAND, in a process group of its own
  *
- * Owner    the namespaces of mounts, processes, ipc, host name and cgroups belong to the caller's
- *          user namespace like the network's, so that no capability inside counts for any of them.
+ * Owner    the namespaces of mounts, processes, ipc, host name and cgroups belong to the
+ *          caller's user namespace like the network's, so that no capability inside
+ *          counts for any of them.
  * End      COMMAND's end ends init, and with it the kernel ends all that is left inside. The
  *          caller's death ends stage and init (parent-death signals, and the closed socket).
- * Terminal COMMAND is in a process group of its own, or kill(0, ...) inside would reach the
- *          caller's. It is given the terminal's foreground where the caller has it.
+ * Terminal COMMAND is in a process group of its own, or kill(0, ...) inside would reach
+ *          the caller's. It is given the terminal's foreground where the caller has it.
  */
 #ifndef AGENTD_EGRESS_KEEPER_SANDBOX_H
 #define AGENTD_EGRESS_KEEPER_SANDBOX_H
@@ -47,8 +48,8 @@ struct sandbox_conf {
 };
 
 struct sandbox;
-/** All but COMMAND is there. Blocks, at most SANDBOX_BUILD_MS. ERR_CONFIG: a --bind that cannot be
- *  shown. */
+/** All but COMMAND is there. Blocks, at most SANDBOX_BUILD_MS. ERR_CONFIG: a --bind that
+ *  cannot be shown. */
 struct sandbox *sandbox_new(const struct sandbox_conf *conf, struct err *e);
 /** A process in its network namespace, as seen here. */
 pid_t sandbox_pid(const struct sandbox *s);
@@ -65,10 +66,12 @@ enum sandbox_news {
 /** To watch for reading. */
 int sandbox_fd(const struct sandbox *s);
 enum sandbox_news sandbox_read(struct sandbox *s, int *ret);
-/** A signal that the caller got: to COMMAND's group when a terminal sends it so, else to it. */
+/** A signal that the caller got: to COMMAND's group when a terminal sends it
+ *  so, else to it. */
 void sandbox_signal(struct sandbox *s, int signo);
-/** After SANDBOX_STOPPED: for the terminal's sake stop as well, or go on. Takes the foreground
- *  back, stops this process when COMMAND was suspended at the terminal, gives it again. */
+/** After SANDBOX_STOPPED: for the terminal's sake stop as well, or go on. Takes the
+ *  foreground back, stops this process when COMMAND was suspended at the terminal,
+ *  gives it again. */
 void sandbox_stopped(struct sandbox *s, int signo);
 /** Kills what is left, waits, takes the terminal back. NULL is fine. */
 void sandbox_free(struct sandbox *s);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * /etc/resolv.conf and /etc/nsswitch.conf of the sandbox. Ours are files of a small read-only
- * tmpfs, mounted over the host's. Three cases, by what the name is:
+ * /etc/resolv.conf and /etc/nsswitch.conf of the sandbox. Ours are files of a small
+ * read-only tmpfs, mounted over the host's. Three cases, by what the name is:
  *
  *   a file, or a link to one    mount over it
  *   a link into /run or /tmp    (systemd-resolved, resolvconf) its target is covered by our tmpfs:
  *                               make it there
  *   absent, or another link     nothing to mount at, and the host's /etc must not change: /etc
- *                               becomes a tmpfs in which each entry of the old one is shown again
+ *                               becomes a tmpfs in which each entry of the old
+ *                               one is shown again
  */
 #include "agentd/egress/keeper/sandbox_int.h"
 
@@ -83,10 +84,10 @@ int sandbox_etc_make(int ret[SANDBOX_ETC_FILES], struct err *e)
     return umount2("/tmp", MNT_DETACH) < 0 ? err_sys(e, "unmount /tmp") : 0;
 }
 
-/* -- where to put one ------------------------------------------------------------------------ */
+/* -- where to put one ---------------------------------------------------------------- */
 
-/* The absolute path of a link's text, seen from /etc, with "." and ".." taken out by letter:
- * what it leads to is not there to be asked. False: too long. */
+/* The absolute path of a link's text, seen from /etc, with "." and ".." taken out by
+ * letter: what it leads to is not there to be asked. False: too long. */
 static bool link_target(const char *text, char ret[PATH_MAX])
 {
     char whole[PATH_MAX], *part, *rest = NULL;
@@ -147,7 +148,7 @@ static int put_one(int *take_fd, const char *name, struct err *e)
     return 1;
 }
 
-/* -- /etc anew -------------------------------------------------------------------------------- */
+/* -- /etc anew ----------------------------------------------------------------------- */
 
 struct entry {
     char name[NAME_MAX + 1];
@@ -264,7 +265,8 @@ int sandbox_etc_place(int fd[SANDBOX_ETC_FILES], struct err *e)
     int copy[SANDBOX_ETC_FILES] = {-1, -1}, r = 1;
     size_t i;
 
-    /* Each is put by a copy of its own, since the second may need what the first has used. */
+    /* Each is put by a copy of its own, since the second may need what the
+     * first has used. */
     for (i = 0; i < COUNT_OF(files) && r > 0; i++) {
         copy[i] = fcntl(fd[i], F_DUPFD_CLOEXEC, 3);
         if (copy[i] < 0)

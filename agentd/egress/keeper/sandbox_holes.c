@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What reaches outside without being network, at places that the usual covers do not hide:
+ * What reaches outside without being network, at places that the usual covers
+ * do not hide:
  *
  *   sockets with names   a service that listens at /var/lib/x/x.sock or in somebody's home can be
  *                        spoken to from any network namespace. Those that listen when the sandbox
@@ -58,7 +59,7 @@ static int read_all(const char *path, struct buf *ret, struct err *e)
     return r;
 }
 
-/* -- sockets ------------------------------------------------------------------------------------- */
+/* -- sockets ------------------------------------------------------------------------- */
 
 /* "0000000000000000: 00000002 00000000 00010000 0001 01 12345 /run/x.sock" */
 static const char *listening_path(char *line)
@@ -100,7 +101,7 @@ int sandbox_sockets_find(struct buf *ret, struct err *e)
     return 0;
 }
 
-/* -- covers ------------------------------------------------------------------------------------ */
+/* -- covers -------------------------------------------------------------------------- */
 
 static bool is_below(const char *path, const char *folder)
 {
@@ -206,8 +207,8 @@ static void unescape(char *text)
     *to = '\0';
 }
 
-/* "36 35 98:0 /root /place rw,... shared:1 - ext4 /dev/x rw": the place, where the type is one of
- * those that show the host. */
+/* "36 35 98:0 /root /place rw,... shared:1 - ext4 /dev/x rw": the place, where the type
+ * is one of those that show the host. */
 static char *telling_place(char *line)
 {
     static const char *const types[] = {"proc",   "sysfs",   "devtmpfs", "devpts",
@@ -266,8 +267,8 @@ static int cover_places(const struct sandbox_seed *s, const char *source, unsign
     return 0;
 }
 
-/* Sockets of the desktop, of agents and of keepers are made there at any time. It is below /run on
- * most machines, and hidden with it. */
+/* Sockets of the desktop, of agents and of keepers are made there at any time. It is
+ * below /run on most machines, and hidden with it. */
 static int cover_runtime_folder(const struct sandbox_conf *c, struct err *e)
 {
     const char *folder = getenv("XDG_RUNTIME_DIR");
@@ -286,7 +287,8 @@ static int cover_runtime_folder(const struct sandbox_conf *c, struct err *e)
     return sandbox_tmpfs(real, options, MS_NOSUID | MS_NODEV, e);
 }
 
-/* What rules and records the sandbox is often the caller's own file, and so COMMAND's to write. */
+/* What rules and records the sandbox is often the caller's own file, and so
+ * COMMAND's to write. */
 static int fix(const char *path, struct err *e)
 {
     struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};

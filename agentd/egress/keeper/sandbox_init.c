@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The sandbox's pid 1. In order: mounts; its own user namespace, so that it loses every capability
- * over all the other namespaces; ids; role (capabilities, no_new_privs, seccomp). From then on it
- * has no more rights than COMMAND. Then it waits for the word to start COMMAND, reaps, passes
- * signals on, and ends with COMMAND, with the stage, or with the caller: whichever is first.
+ * The sandbox's pid 1. In order: mounts; its own user namespace, so that it loses every
+ * capability over all the other namespaces; ids; role (capabilities, no_new_privs,
+ * seccomp). From then on it has no more rights than COMMAND. Then it waits for the word
+ * to start COMMAND, reaps, passes signals on, and ends with COMMAND, with the stage, or
+ * with the caller: whichever is first.
  */
 #include "agentd/egress/keeper/sandbox_int.h"
 
@@ -34,7 +35,7 @@ enum {
     EXIT_SIGNAL = 128,
 };
 
-/* -- what COMMAND is not told --------------------------------------------------------------- */
+/* -- what COMMAND is not told -------------------------------------------------------- */
 
 static bool is_hidden(const char *entry)
 {
@@ -64,7 +65,7 @@ static void clean_environment(void)
     *to = NULL;
 }
 
-/* -- becoming what COMMAND may be ------------------------------------------------------------- */
+/* -- becoming what COMMAND may be ---------------------------------------------------- */
 
 static int is_alive(int life, struct err *e)
 {
@@ -75,8 +76,8 @@ static int is_alive(int life, struct err *e)
     return 0;
 }
 
-/* Credentials that change take the parent-death signal away (prctl(2)); and as the parent is
- * outside of our pid namespace, getppid() cannot tell whether it died just before. */
+/* Credentials that change take the parent-death signal away (prctl(2)); and as the parent
+ * is outside of our pid namespace, getppid() cannot tell whether it died just before. */
 static int tie_again(int life, struct err *e)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
@@ -102,8 +103,8 @@ static int become_unprivileged(struct sandbox_seed *s, struct err *e)
     return tie_again(s->life, e);
 }
 
-/* /dev/stdout opens the pipe anew, which its mode then must allow to the ids inside. Files and
- * terminals stay the caller's. */
+/* /dev/stdout opens the pipe anew, which its mode then must allow to the ids inside.
+ * Files and terminals stay the caller's. */
 static void give_pipes(uint32_t first_id)
 {
     struct statfs st;
@@ -130,7 +131,7 @@ static int prepare(struct sandbox_seed *s, struct err *e)
     return become_unprivileged(s, e);
 }
 
-/* -- COMMAND ------------------------------------------------------------------------------------- */
+/* -- COMMAND ------------------------------------------------------------------------- */
 
 static void say(const char *text, const char *what, int sys)
 {
@@ -177,7 +178,7 @@ static _Noreturn void command(const struct sandbox_seed *s, bool foreground)
     _exit(sys == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
 }
 
-/* -- pid 1 --------------------------------------------------------------------------------------- */
+/* -- pid 1 --------------------------------------------------------------------------- */
 
 struct init {
     struct sandbox_seed *s;

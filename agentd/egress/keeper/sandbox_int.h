@@ -46,20 +46,23 @@ _Noreturn void sandbox_init(struct sandbox_seed *s);
 
 /** Tell the caller what went wrong, and end. */
 _Noreturn void sandbox_fail(int talk, const struct err *e);
-/** End with the parent, which is `parent` (0: outside our view) unless it is gone already. */
+/** End with the parent, which is `parent` (0: outside our view) unless it is
+ *  gone already. */
 void sandbox_tie(pid_t parent);
 /** Close all descriptors above 2 but these. */
 void sandbox_close_others(const int *keep, size_t n);
 
 /** In a new mount namespace: what is private, what is ours, what is shown again. */
 int sandbox_mounts(const struct sandbox_seed *s, struct err *e);
-/** Sockets with names that somebody listens at in the caller's network namespace (called there):
- *  absolute paths, each with its NUL. */
+/** Sockets with names that somebody listens at in the caller's network namespace (called
+ *  there): absolute paths, each with its NUL. */
 int sandbox_sockets_find(struct buf *ret, struct err *e);
-/** Cover those, and what shows the host's processes or devices at other places than the usual. The
- *  caller's mounts, before anything else is covered; not where a bind shows it on purpose. */
+/** Cover those, and what shows the host's processes or devices at other places than the
+ *  usual. The caller's mounts, before anything else is covered; not where a bind shows
+ *  it on purpose. */
 int sandbox_holes_cover(const struct sandbox_seed *s, struct err *e);
-/** Before /tmp is covered: make resolv.conf and nsswitch.conf; descriptors of detached mounts. */
+/** Before /tmp is covered: make resolv.conf and nsswitch.conf; descriptors of
+ *  detached mounts. */
 #define SANDBOX_ETC_FILES 2
 int sandbox_etc_make(int ret[SANDBOX_ETC_FILES], struct err *e);
 /** After it: put them in place. Takes the descriptors. */

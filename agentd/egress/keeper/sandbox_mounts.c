@@ -12,8 +12,8 @@
  *   /etc/...         sandbox_etc.c
  *   sockets, /proc   at other places: sandbox_holes.c
  *
- * All of this is done with the caller's capabilities in a namespace that stays the caller's: what
- * runs inside cannot take a cover off.
+ * All of this is done with the caller's capabilities in a namespace that stays the
+ * caller's: what runs inside cannot take a cover off.
  */
 #include "agentd/egress/keeper/sandbox_int.h"
 
@@ -41,7 +41,7 @@ struct shown {
     bool is_folder;
 };
 
-/* -- steps ---------------------------------------------------------------------------------- */
+/* -- steps --------------------------------------------------------------------------- */
 
 int sandbox_mount_copy(const char *path, struct err *e)
 {
@@ -101,7 +101,7 @@ int sandbox_mount_point(const char *path, bool is_folder, struct err *e)
     return 0;
 }
 
-/* -- what is covered ------------------------------------------------------------------------ */
+/* -- what is covered ----------------------------------------------------------------- */
 
 static int cover_proc(struct err *e)
 {
@@ -219,7 +219,7 @@ static int cover_run(const struct sandbox_conf *c, struct err *e)
     return run_folder(path, 0700, uid, gid, e);
 }
 
-/* -- what is shown again -------------------------------------------------------------------- */
+/* -- what is shown again ------------------------------------------------------------- */
 
 static int show_take(struct shown *s, const char *path, struct err *e)
 {

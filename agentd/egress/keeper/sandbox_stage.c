@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The stage: between the caller and init, because a new pid namespace begins with the next child,
- * and because only a process outside of a new user namespace can write more than one id into
- * its map. It blocks all signals: what it does is told by its caller's death and its child's.
+ * The stage: between the caller and init, because a new pid namespace begins with the
+ * next child, and because only a process outside of a new user namespace can write more
+ * than one id into its map. It blocks all signals: what it does is told by its caller's
+ * death and its child's.
  */
 #include "agentd/egress/keeper/sandbox_int.h"
 

@@ -23,7 +23,7 @@ enum {
     BACKLOG = 4096,
 };
 
-/* -- listeners ------------------------------------------------------------------------------- */
+/* -- listeners ----------------------------------------------------------------------- */
 
 static int set(int fd, int level, int option, const char *what, struct err *e)
 {
@@ -141,7 +141,7 @@ int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *de
     return 0;
 }
 
-/* -- the namespace ----------------------------------------------------------------------------- */
+/* -- the namespace ------------------------------------------------------------------- */
 
 static int make_table(struct kept *s, struct err *e)
 {

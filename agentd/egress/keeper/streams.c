@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-/* A local socket that is connected stays so: neither connect() nor a destination of sendto()
- * moves a stream. One of datagrams is not bound to its peer, and a listener gets new ones. */
+/* A local socket that is connected stays so: neither connect() nor a destination of
+ * sendto() moves a stream. One of datagrams is not bound to its peer, and a listener
+ * gets new ones. */
 static int check_socket(int fd, struct err *e)
 {
     struct sockaddr_un peer;

@@ -2,9 +2,10 @@
 /**
  * streams -- may a descriptor that somebody gave us be a sandbox's standard stream?
  *
- * A socket belongs to the network that it was made in, wherever it goes, and most can be connected
- * anew; a folder is a way into the file system as it was before the covers. Files, terminals,
- * pipes and connected local sockets are what they are and lead nowhere else.
+ * A socket belongs to the network that it was made in, wherever it goes, and most can
+ * be connected anew; a folder is a way into the file system as it was before the
+ * covers. Files, terminals, pipes and connected local sockets are what they are and
+ * lead nowhere else.
  */
 #ifndef AGENTD_EGRESS_KEEPER_STREAMS_H
 #define AGENTD_EGRESS_KEEPER_STREAMS_H

@@ -19,7 +19,7 @@ enum {
     FILE_CHUNK = 4096
 };
 
-/* -- small files ----------------------------------------------------------------------------- */
+/* -- small files --------------------------------------------------------------------- */
 
 static int file_write(const char *path, const char *text, struct err *e)
 {
@@ -98,7 +98,7 @@ int userns_refused(const char *what, struct err *e)
     return err_sys(e, "%s%s", what, why);
 }
 
-/* -- ranges ------------------------------------------------------------------------------------ */
+/* -- ranges -------------------------------------------------------------------------- */
 
 /* Digits up to the end or ':'. False on anything else. */
 static bool number(struct span *text, uint64_t *ret)
@@ -230,7 +230,7 @@ void userns_range_done(struct userns_range *r)
     *r = (struct userns_range){.lock = -1};
 }
 
-/* -- namespaces ----------------------------------------------------------------------------- */
+/* -- namespaces ---------------------------------------------------------------------- */
 
 /* The first line of the map of who asks: true when it is of all ids to themselves. */
 static bool has_all_ids(void)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * userns -- user namespaces: ids of a sandbox that root starts, the namespace of a keeper that an
- *           ordinary user starts, and why the kernel would not make one, in words.
+ * userns -- user namespaces: ids of a sandbox that root starts, the namespace of
+ *           a keeper that an ordinary user starts, and why the kernel would not
+ *           make one, in words.
  *
  * Ids      a sandbox of root's gets 65536 ids of its own, from USERNS_FIRST on (above what
  *          useradd, systemd and login programs give to anybody), so that siblings own nothing of
@@ -43,8 +44,8 @@ bool userns_is_given(struct span subids, uint32_t first, uint32_t count);
 
 /** Root of the machine, who may map any ids; not root of a user namespace. */
 bool userns_is_host_root(void);
-/** Move into a new user namespace with all capabilities in it, own user and group mapped to
- *  themselves. */
+/** Move into a new user namespace with all capabilities in it, own user and group mapped
+ *  to themselves. */
 int userns_enter(struct err *e);
 /** Write the maps of `pid`'s new user namespace: ids from 0 on to the range, or (first 0)
  *  `uid` and `gid` to themselves. For the process that made it, or its parent. */

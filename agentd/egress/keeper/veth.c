@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. The rules stand on the host's side, so what counts is that all a sandbox can send
- * comes out of one interface here, that this is the one the rules name, and that what the
- * rules hand to IP arrives where TPROXY needs it.
+ * Theory. The rules stand on the host's side, so what counts is that all a sandbox can
+ * send comes out of one interface here, that this is the one the rules name, and that
+ * what the rules hand to IP arrives where TPROXY needs it.
  *
- * Both ends are taken to be one veth when each names the other's index and the kernel says that
- * the inner one's other end is in our namespace: indices alone are small numbers that repeat in
- * every namespace.
+ * Both ends are taken to be one veth when each names the other's index and the kernel
+ * says that the inner one's other end is in our namespace: indices alone are small
+ * numbers that repeat in every namespace.
  */
 #include "agentd/egress/keeper/veth.h"
 
@@ -23,7 +23,7 @@
 
 #define LOOPBACK_INDEX 1 /* in every namespace: the kernel makes it first */
 
-/* -- our own namespace --------------------------------------------------------------------- */
+/* -- our own namespace --------------------------------------------------------------- */
 
 static void home_done(struct veth_home *h)
 {
@@ -96,7 +96,7 @@ static const struct rt_link *link_at(const struct veth_host *h, int index)
     return NULL;
 }
 
-/* -- the sandbox's namespace ----------------------------------------------------------------- */
+/* -- the sandbox's namespace --------------------------------------------------------- */
 
 /* What the kernel puts into a new namespace when these modules are loaded
  * (net.core.fb_tunnels_only_for_init_net). They need another interface to leave by. */
@@ -227,7 +227,7 @@ int veth_any(struct netns *ns, struct err *e)
     return in.only ? 0 : err_set(e, ERR_NOTFOUND, "the sandbox has no interface");
 }
 
-/* -- both together --------------------------------------------------------------------------- */
+/* -- both together ------------------------------------------------------------------- */
 
 /* The inner end's partner here. */
 static const struct rt_link *partner(const struct veth_host *h, const struct rt_link *l,
@@ -251,8 +251,8 @@ static const struct rt_link *partner(const struct veth_host *h, const struct rt_
     return port;
 }
 
-/* The address that an interface makes for itself from its hardware address (RFC 4291 appendix A):
- * it may not be there yet when a container is about to begin. */
+/* The address that an interface makes for itself from its hardware address (RFC 4291
+ * appendix A): it may not be there yet when a container is about to begin. */
 static void add_link_local(struct veth *v)
 {
     struct ip_addr a = {.family = AF_INET6, .bytes = {0xfe, 0x80}};

@@ -63,8 +63,8 @@ static void check_bridge(const struct veth_host *h, const struct veth *v,
             v->way);
 }
 
-/* With src_valid_mark the mark counts when the way back is looked for, which then is local
- * delivery: the kernel drops the packet as one from nowhere. */
+/* With src_valid_mark the mark counts when the way back is looked for, which then is
+ * local delivery: the kernel drops the packet as one from nowhere. */
 static void check_mark(const char *dev, struct veth_reasons *r)
 {
     char path[80];

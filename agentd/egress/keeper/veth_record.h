@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * veth_record -- what a sandbox's rules were made from, as JSON in the keeper's own state: after a
- *                restart the rules are made from the same, not from what the sandbox says then.
+ * veth_record -- what a sandbox's rules were made from, as JSON in the keeper's own
+ *                state: after a restart the rules are made from the same, not from what
+ *                the sandbox says then.
  */
 #ifndef AGENTD_EGRESS_KEEPER_VETH_RECORD_H
 #define AGENTD_EGRESS_KEEPER_VETH_RECORD_H

@@ -37,7 +37,8 @@ int veth_wire_is_same_ns(int a, int b, struct err *e)
     return at == bt;
 }
 
-/* The kernel answers while it is asked, so this waits for a socket that is out of order only. */
+/* The kernel answers while it is asked, so this waits for a socket that is out
+ * of order only. */
 static ssize_t receive(int fd, struct reply *r, struct sockaddr_nl *from, struct err *e)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -55,8 +56,8 @@ static ssize_t receive(int fd, struct reply *r, struct sockaddr_nl *from, struct
     return n < 0 ? err_sys(e, "read the kernel's answer by netlink") : n;
 }
 
-/* Send, and read one datagram of the answer: *ret_first is its first message, NULL when the
- * answer is an end without any. An error that the kernel answers is told as ours. */
+/* Send, and read one datagram of the answer: *ret_first is its first message, NULL when
+ * the answer is an end without any. An error that the kernel answers is told as ours. */
 static int ask(int fd, struct nlmsghdr *q, struct reply *r, struct nlmsghdr **ret_first,
                struct err *e)
 {
@@ -167,8 +168,8 @@ int veth_wire_ends_in(int fd, int index, int ns_fd, struct err *e)
     const size_t skip = NLMSG_LENGTH(NLMSG_ALIGN(sizeof(struct rtgenmsg)));
     int there = 0, id = -1;
 
-    /* The kernel gives the other end's namespace a number here when it tells of the link, so this
-     * question comes first. */
+    /* The kernel gives the other end's namespace a number here when it tells of the link,
+     * so this question comes first. */
     if (ask_link(fd, index, &r, &link, e) < 0)
         return -1;
     if (!attr_int(attr(link.p, link.len, IFLA_LINK_NETNSID), &there))
@@ -211,8 +212,8 @@ int veth_wire_bridge(int fd, int index, struct veth_wire_bridge *ret, struct err
 
 int veth_wire_listens(int fd, const uint8_t addr[4], struct err *e)
 {
-    /* The kernel runs the filter: a sandbox may have as many listeners as it likes. A `no` past
-     * the end by 4 is how the filter says that a socket is not meant. */
+    /* The kernel runs the filter: a sandbox may have as many listeners as it likes. A
+     * `no` past the end by 4 is how the filter says that a socket is not meant. */
     struct {
         struct nlmsghdr head;
         struct inet_diag_req_v2 req;

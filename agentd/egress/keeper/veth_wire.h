@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * veth_wire -- the three questions to the kernel that veth asks beyond rt: in whose namespace a
- *              link's other end is, what a bridge hands to the firewall, and whether anything
- *              listens on an address. Bare netlink: build, send, read, each with a deadline.
+ * veth_wire -- the three questions to the kernel that veth asks beyond rt: in whose
+ *              namespace a link's other end is, what a bridge hands to the firewall, and
+ *              whether anything listens on an address. Bare netlink: build, send, read,
+ *              each with a deadline.
  *
  * Source   rtnetlink(7), sock_diag(7), linux/net_namespace.h, linux/inet_diag.h.
  */
@@ -25,7 +26,8 @@ struct veth_wire_bridge {
     bool calls_iptables, calls_ip6tables; /* its own switches, beyond the sysctls */
 };
 int veth_wire_bridge(int fd, int index, struct veth_wire_bridge *ret, struct err *e);
-/** Does a TCP socket listen on just this IPv4 address? @fd NETLINK_SOCK_DIAG. 1, 0 or -1. */
+/** Does a TCP socket listen on just this IPv4 address? @fd NETLINK_SOCK_DIAG.
+ *  1, 0 or -1. */
 int veth_wire_listens(int fd, const uint8_t addr[4], struct err *e);
 
 #endif

@@ -27,7 +27,7 @@ enum {
     EXTENSIONS_MAX = 8, /* IPv6 extension headers that are looked past */
 };
 
-/* -- binding ------------------------------------------------------------------------------------ */
+/* -- binding ------------------------------------------------------------------------- */
 
 struct request {
     struct nlmsghdr h;
@@ -107,7 +107,7 @@ int nflog_bind(int fd, uint16_t group, struct err *e)
     return ask(fd, &r, "set what is copied", e);
 }
 
-/* -- reading --------------------------------------------------------------------------------------- */
+/* -- reading ------------------------------------------------------------------------- */
 
 static uint16_t be16(const uint8_t *p)
 {

@@ -87,7 +87,7 @@ void nft_close(struct nft *n)
     mem_free(n);
 }
 
-/* -- what is known -------------------------------------------------------------------------------- */
+/* -- what is known ------------------------------------------------------------------- */
 
 static size_t place_of(const struct nft *n, uint32_t index)
 {
@@ -166,7 +166,7 @@ static bool has_addr(const struct nft_sandbox *s, const char *bridge,
     return false;
 }
 
-/* -- building --------------------------------------------------------------------------------------- */
+/* -- building ------------------------------------------------------------------------ */
 
 static int check(const struct nft *n, const struct nft_sandbox *s, struct err *e)
 {
@@ -265,7 +265,7 @@ static int put_guard_nets(struct nft *n, const struct known *changed, size_t n_c
     return rc;
 }
 
-/* -- changes ----------------------------------------------------------------------------------------- */
+/* -- changes ------------------------------------------------------------------------- */
 
 static void adopt(struct nft *n, const struct nft_base *base)
 {
@@ -409,7 +409,7 @@ int nft_uninstall(struct nft *n, struct err *e)
     return 0;
 }
 
-/* -- pins --------------------------------------------------------------------------------------------- */
+/* -- pins ---------------------------------------------------------------------------- */
 
 /* Newer kernels change the timeout of an element that is there, older ones keep the old
  * without a word. Added without one, taken out, added with it, in one batch, is right on
@@ -488,7 +488,7 @@ int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_
     return link_commit(&n->link, &n->batch, e);
 }
 
-/* -- looking -------------------------------------------------------------------------------------------- */
+/* -- looking ------------------------------------------------------------------------- */
 
 int nft_counts(struct nft *n, uint32_t index, struct nft_counts *ret, struct err *e)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * nft -- our nftables table in one network namespace: built by nft_build.c (pure: structs in,
- *        netlink messages out), spoken by nft_link.c (one batch a change, acknowledged, errors
- *        matched by sequence number and put into words).
+ * nft -- our nftables table in one network namespace: built by nft_build.c (pure: structs
+ *        in, netlink messages out), spoken by nft_link.c (one batch a change,
+ *        acknowledged, errors matched by sequence number and put into words).
  *
  *   table inet agentd_egress                       one base chain a hook, policy drop where it can be
  *     sets      floor4/6, private4/6               static, from ip_class_nets() and the host's own
@@ -13,17 +13,20 @@
  *                     sN_port (ports the guard decides)
  *   table netdev agentd_egress                     veth only: one ingress chain sN an interface
  *
- * A sandbox's chain, in order: multicast -> refuse; port 53 -> guard; (sealed) its own addresses -> accept,
- * the guard's ports -> refuse; quota, invalid -> refuse; established -> guard; floor -> refuse; not TCP -> refuse;
- * denied -> refuse; private and not in sN_net -> refuse; pinned, in sN_net, port in sN_port -> to the guard unless
- * there are too many connections; refuse. To the guard is a mark, and in prerouting `tproxy` for marked
- * packets, followed by an unconditional drop. Refusals are counted, logged to EGRESS_NFLOG at a bounded rate with
- * the mark saying which sandbox and why, and fail at once (TCP reset, ICMP admin-prohibited).
+ * A sandbox's chain, in order: multicast -> refuse; port 53 -> guard; (sealed) its own
+ * addresses -> accept, the guard's ports -> refuse; quota, invalid -> refuse; established
+ * -> guard; floor -> refuse; not TCP -> refuse; denied -> refuse; private and not in
+ * sN_net -> refuse; pinned, in sN_net, port in sN_port -> to the guard unless there are
+ * too many connections; refuse. To the guard is a mark, and in prerouting `tproxy` for
+ * marked packets, followed by an unconditional drop. Refusals are counted, logged to
+ * EGRESS_NFLOG at a bounded rate with the mark saying which sandbox and why, and fail at
+ * once (TCP reset, ICMP admin-prohibited).
  *
- * Limits   NFT_*; a pin over NFT_PINS_SEALED or NFT_PINS_HOST fails with ERR_LIMIT. A batch is one datagram: without
- *          CAP_NET_ADMIN in the first user namespace it is at most twice net.core.wmem_max (2,000 networks or so).
- * Source   nf_tables.h, libnftnl; docs/EGRESS.md shows the rules. Only nft_build.c and nft_link.c
- *          include libnftnl, and only those and rt.c include libmnl.
+ * Limits   NFT_*; a pin over NFT_PINS_SEALED or NFT_PINS_HOST fails with ERR_LIMIT. A
+ *          batch is one datagram: without CAP_NET_ADMIN in the first user namespace it is
+ *          at most twice net.core.wmem_max (2,000 networks or so).
+ * Source   nf_tables.h, libnftnl; docs/EGRESS.md shows the rules. Only nft_build.c and
+ *          nft_link.c include libnftnl, and only those and rt.c include libmnl.
  */
 #ifndef AGENTD_EGRESS_KERNEL_NFT_H
 #define AGENTD_EGRESS_KERNEL_NFT_H
@@ -41,11 +44,12 @@ struct nft_base {
     /* VETH: floor for the sockets of this user, the guard's; 0: no such rule. */
     uint32_t guard_uid;
     bool is_guard_only; /* and nothing else: see nft_own_table() */
-    /* Resolvers and proxies that the guard may reach although they are floor or private. */
+    /* Resolvers and proxies that the guard may reach although they are floor
+     * or private. */
     const struct sock_addr *guard_may;
     size_t n_guard_may;
-    /* Sandboxes that are not in this table, whose guard it is too: what they allow of private
-     * space it may dial. */
+    /* Sandboxes that are not in this table, whose guard it is too: what they allow of
+     * private space it may dial. */
     const struct policy *const *guard_for;
     size_t n_guard_for;
 };
@@ -75,25 +79,29 @@ struct nft_pin {
 /** @take_fd  an AF_NETLINK, NETLINK_NETFILTER socket made in the namespace */
 struct nft *nft_open(int *take_fd, struct err *e);
 void nft_close(struct nft *n); /* leaves the table, unless it is owned */
-/** Before nft_install(): an inet table of another name (copied), which nobody else can change and
- *  which goes with the socket: `run` has one on the host, beside others of its kind. */
+/** Before nft_install(): an inet table of another name (copied), which nobody else
+ *  can change and which goes with the socket: `run` has one on the host, beside
+ *  others of its kind. */
 #define NFT_TABLE_MAX 32
 void nft_own_table(struct nft *n, const char *name);
 
-/* Each is one batch: done wholly and acknowledged, or -1 with *e in words and nothing changed. */
-/** Make the table anew, with no sandboxes: what was there of ours is replaced atomically. */
+/* Each is one batch: done wholly and acknowledged, or -1 with *e in words and
+ * nothing changed. */
+/** Make the table anew, with no sandboxes: what was there of ours is replaced
+ *  atomically. */
 int nft_install(struct nft *n, const struct nft_base *base, struct err *e);
 /** Add a sandbox, or replace all of it but its pins, counters and quota. */
 int nft_sandbox_set(struct nft *n, const struct nft_sandbox *s, struct err *e);
 int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e);
-/** At most NFT_PINS in one call. A pin that is there gets the later end of the two: the caller keeps the maximum and
- *  gives the whole time that is left. Must cost < 50 us. */
+/** At most NFT_PINS in one call. A pin that is there gets the later end of the two: the
+ *  caller keeps the maximum and gives the whole time that is left. Must cost < 50 us. */
 #define NFT_PINS 256
 int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_pins,
             struct err *e);
 int nft_uninstall(struct nft *n, struct err *e);
-/** nft_install() and nft_sandbox_set() of all of them in one batch: after a start, or when somebody broke the
- *  table, so that there is no moment without rules. Pins, counters and quotas begin anew. */
+/** nft_install() and nft_sandbox_set() of all of them in one batch: after a start, or
+ *  when somebody broke the table, so that there is no moment without rules. Pins,
+ *  counters and quotas begin anew. */
 int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
                 size_t n_sandboxes, struct err *e);
 
@@ -106,7 +114,7 @@ int nft_counts(struct nft *n, uint32_t index, struct nft_counts *ret, struct err
 int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
                size_t n_sandboxes, struct err *e);
 
-/* -- another program's changes ---------------------------------------------------------------- */
+/* -- another program's changes ------------------------------------------------------- */
 
 /** A second NETLINK_NETFILTER socket, subscribed to NFNLGRP_NFTABLES; -1 with *e. */
 int nft_monitor_start(int fd, struct err *e);

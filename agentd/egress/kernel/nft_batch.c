@@ -12,7 +12,7 @@
 
 #include "agentd/egress/kernel/nft_int.h"
 
-/* -- the frame ----------------------------------------------------------------------------------- */
+/* -- the frame ----------------------------------------------------------------------- */
 
 void batch_init(struct nft_batch *b, const char *table, uint32_t seq)
 {
@@ -90,7 +90,7 @@ void batch_end(struct nft_batch *b)
     m->nlmsg_flags |= NLM_F_ACK;
 }
 
-/* -- attributes ------------------------------------------------------------------------------------ */
+/* -- attributes ---------------------------------------------------------------------- */
 
 static struct nlattr *put(struct nlmsghdr *m, uint16_t type, const void *p, size_t len)
 {
@@ -163,7 +163,7 @@ void build_set_drop(struct nft_batch *b, const char *name)
     names(b, NFT_MSG_DELSET, 0, NFTA_SET_NAME, name);
 }
 
-/* -- pins ----------------------------------------------------------------------------------------- */
+/* -- pins ---------------------------------------------------------------------------- */
 
 void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
                 size_t n, uint32_t len, enum nft_pin_how how)

@@ -27,7 +27,7 @@ enum {
     VERDICT_TYPE = 0xffffff00, /* NFT_DATA_VERDICT: the data of a verdict map */
 };
 
-/* -- chains -------------------------------------------------------------------------------- */
+/* -- chains -------------------------------------------------------------------------- */
 
 /* A comment, as nft(8) keeps it: type, length, text with its NUL. */
 static uint32_t comment_bytes(uint8_t out[NFTNL_UDATA_COMMENT_MAXLEN + 2],
@@ -73,7 +73,7 @@ void build_chain(struct nft_batch *b, const char *name, const struct nft_hook *h
     nftnl_chain_free(c);
 }
 
-/* -- sets -------------------------------------------------------------------------------------- */
+/* -- sets ---------------------------------------------------------------------------- */
 
 void build_set(struct nft_batch *b, const struct nft_set_def *d)
 {
@@ -192,7 +192,7 @@ void build_elems_drop(struct nft_batch *b, const char *set, const struct nft_ele
     elems(b, NFT_MSG_DELSETELEM, set, e, n);
 }
 
-/* -- objects --------------------------------------------------------------------------------- */
+/* -- objects ------------------------------------------------------------------------- */
 
 static void object_message(struct nft_batch *b, uint16_t type, uint16_t flags,
                            struct nftnl_obj *o)
@@ -250,7 +250,7 @@ void build_object_drop(struct nft_batch *b, const char *name, uint32_t type)
         object_message(b, NFT_MSG_DELOBJ, 0, o);
 }
 
-/* -- rules ------------------------------------------------------------------------------------- */
+/* -- rules --------------------------------------------------------------------------- */
 
 void rule_drop(struct nft_batch *b)
 {

@@ -3,8 +3,9 @@
  * nft_int -- between the nft_*.c files: a batch of netlink messages and the words to fill
  * it with.
  *
- * Shape    pure: calls append messages to `bytes`. The first failure (no memory, over the bound) stays in
- *          `is_failed`, later calls do nothing; who asked for the batch looks once, at its end.
+ * Shape    pure: calls append messages to `bytes`. The first failure (no memory, over the
+ *          bound) stays in `is_failed`, later calls do nothing; who asked for the batch
+ *          looks once, at its end.
  * Owner    batch_done() frees it, in any state.
  */
 #ifndef AGENTD_EGRESS_KERNEL_NFT_INT_H
@@ -45,7 +46,7 @@ enum nft_why {
 };
 const char *nft_why_name(enum nft_why w);
 
-/* -- rectangles: addresses x ports ------------------------------------------------------------ */
+/* -- rectangles: addresses x ports --------------------------------------------------- */
 
 struct nft_rect {
     struct ip_addr lo, hi;
@@ -79,7 +80,7 @@ int rects_add_nets(struct nft_rects *r, const struct ip_net *net, size_t n);
 /** The address after `a`; false: there is none. */
 bool rect_next_addr(const struct ip_addr *a, struct ip_addr *ret);
 
-/* -- a batch ---------------------------------------------------------------------------------- */
+/* -- a batch ------------------------------------------------------------------------- */
 
 struct nlmsghdr;
 struct nftnl_rule;
@@ -166,7 +167,7 @@ void build_counter(struct nft_batch *b, const char *name);
 void build_quota(struct nft_batch *b, const char *name, uint64_t bytes);
 void build_object_drop(struct nft_batch *b, const char *name, uint32_t type);
 
-/* -- a rule: rule_begin(), expressions, rule_end() ---------------------------------------------- */
+/* -- a rule: rule_begin(), expressions, rule_end() ----------------------------------- */
 
 void rule_begin(struct nft_batch *b, const char *chain);
 void rule_drop(struct nft_batch *b); /* one that was begun and not ended */
@@ -199,7 +200,7 @@ void rule_tproxy(struct nft_batch *b, uint16_t port);
 void rule_reject(struct nft_batch *b, bool is_reset);
 void rule_verdict(struct nft_batch *b, int verdict, const char *chain);
 
-/* -- our rules (nft_rules.c) ----------------------------------------------------------------------- */
+/* -- our rules (nft_rules.c) --------------------------------------------------------- */
 
 /** What a policy comes to for the kernel. */
 struct nft_plan {
@@ -248,7 +249,7 @@ uint32_t rules_pin_key(uint8_t key[NFT_KEY_MAX], uint32_t tag, const struct nft_
 #define NFT_SET_PIN4 "pin4"
 #define NFT_SET_PIN6 "pin6"
 
-/* -- messages as bytes (nft_socket.c) ------------------------------------------------------------------ */
+/* -- messages as bytes (nft_socket.c) ------------------------------------------------ */
 
 /** The next message; NULL at the end, or at what is cut. *pos from 0. */
 const struct nlmsghdr *message_next(struct span in, size_t *pos);
@@ -259,7 +260,7 @@ void message_text_attr(const struct nlmsghdr *m, uint16_t type, char *out, size_
 /** Is it an error or acknowledgement? *ret_error: errno, or 0. */
 bool message_error(const struct nlmsghdr *m, int *ret_error);
 
-/* -- the socket (nft_socket.c) ----------------------------------------------------------------------- */
+/* -- the socket (nft_socket.c) ------------------------------------------------------- */
 
 #define NFT_LINK_MS 5000 /* longest wait for the kernel, which answers at once */
 
@@ -284,7 +285,7 @@ ssize_t link_take(struct nft_link *l, struct err *e);
 /** Forget answers that nobody waited for. */
 void link_drain(struct nft_link *l);
 
-/* -- reading (nft_link.c) ------------------------------------------------------------------------------- */
+/* -- reading (nft_link.c) ------------------------------------------------------------ */
 
 /** Append what stands in a table of both families, as lines (see lines_diff()); with
  * elements. */
@@ -299,12 +300,12 @@ int link_counter(struct nft_link *l, const char *table, const char *name,
 uint32_t nft_port(const struct nft *n);
 const char *nft_table(const struct nft *n);
 
-/* -- comparing (nft_verify.c) ------------------------------------------------------------------------ */
+/* -- comparing (nft_verify.c) -------------------------------------------------------- */
 
 /** Lines "kind name\ttext\n". Those of one kind and name keep their order when they are
  * rules, and have none
- *  otherwise; twice the same is once, but for rules. 0: the same; 1: *ret is the first difference. -1: no
- *  memory. */
+ *  otherwise; twice the same is once, but for rules. 0: the same; 1: *ret is the first
+ *  difference. -1: no memory. */
 int lines_diff(const struct buf *want, const struct buf *have, char *ret, size_t cap);
 
 #endif

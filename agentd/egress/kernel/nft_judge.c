@@ -10,7 +10,7 @@
 
 static const char *const own_set[NFT_OWN_SETS] = {"net4", "net6", "no4", "no6", "port"};
 
-/* -- plans -------------------------------------------------------------------------------------- */
+/* -- plans --------------------------------------------------------------------------- */
 
 int plan_make(struct nft_plan *ret, const struct policy *p)
 {
@@ -55,7 +55,7 @@ uint32_t plan_sets(const struct nft_plan *p)
            (uint32_t)(p->n_ports > 0) << NFT_PORT;
 }
 
-/* -- a sandbox's chain ----------------------------------------------------------------------------- */
+/* -- a sandbox's chain --------------------------------------------------------------- */
 
 struct judged {
     struct nft_batch *b;
@@ -240,7 +240,7 @@ static void judge_allowed(const struct judged *x)
     word_end(x->b, NF_DROP);
 }
 
-/* -- a sandbox's sets -------------------------------------------------------------------------------- */
+/* -- a sandbox's sets ---------------------------------------------------------------- */
 
 static void sandbox_sets(const struct judged *x)
 {

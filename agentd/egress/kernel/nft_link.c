@@ -32,7 +32,7 @@ static struct nlmsghdr *message_at(void *p)
     return p;
 }
 
-/* -- what messages say ---------------------------------------------------------------------------- */
+/* -- what messages say --------------------------------------------------------------- */
 
 static int add_hex(struct buf *out, const uint8_t *p, size_t n)
 {
@@ -267,7 +267,7 @@ int link_expected(const struct nft_batch *b, struct buf *out, struct err *e)
     return 0;
 }
 
-/* -- dumps ----------------------------------------------------------------------------------------- */
+/* -- dumps --------------------------------------------------------------------------- */
 
 struct dump {
     struct nft_link *l;

@@ -25,7 +25,7 @@ enum {
     RECV_BUF = 1 << 20,
 };
 
-/* -- messages ------------------------------------------------------------------------------------ */
+/* -- messages ------------------------------------------------------------------------ */
 
 const struct nlmsghdr *message_next(struct span in, size_t *pos)
 {
@@ -76,7 +76,7 @@ bool message_error(const struct nlmsghdr *m, int *ret_error)
     return true;
 }
 
-/* -- opening ------------------------------------------------------------------------------------ */
+/* -- opening ------------------------------------------------------------------------- */
 
 static int set_up(struct nft_link *l, struct err *e)
 {
@@ -127,7 +127,7 @@ void link_done(struct nft_link *l)
     *l = (struct nft_link){.fd = -1};
 }
 
-/* -- a batch ------------------------------------------------------------------------------------- */
+/* -- a batch ------------------------------------------------------------------------- */
 
 void link_begin(struct nft_link *l, struct nft_batch *b, const char *table)
 {

@@ -47,7 +47,7 @@ uint32_t rules_pin_key(uint8_t key[NFT_KEY_MAX], uint32_t tag, const struct nft_
     return w + 12;
 }
 
-/* -- the table without sandboxes ------------------------------------------------------------------- */
+/* -- the table without sandboxes ----------------------------------------------------- */
 
 static void base_sets(struct nft_batch *b, const struct nft_base *base)
 {

@@ -27,7 +27,7 @@ struct word_name word_named(uint32_t index, const char *what)
     return r;
 }
 
-/* -- sets and their elements -------------------------------------------------------------------- */
+/* -- sets and their elements --------------------------------------------------------- */
 
 static struct nft_elem *new_elems(struct nft_batch *b, size_t n)
 {
@@ -142,7 +142,7 @@ void word_rect_set(struct nft_batch *b, const char *name, uint8_t family)
                  });
 }
 
-/* -- words for rules ----------------------------------------------------------------------------- */
+/* -- words for rules ----------------------------------------------------------------- */
 
 void word_nfproto(struct nft_batch *b, uint8_t family)
 {

@@ -2,7 +2,8 @@
 /**
  * nft_words -- what the files that write rules share: names, types, sets with their
  * elements, and the
- *              phrases that rules are made of. Each adds to the batch, as the words of nft_int.h do.
+ *              phrases that rules are made of. Each adds to the batch, as the words
+ *              of nft_int.h do.
  */
 #ifndef AGENTD_EGRESS_KERNEL_NFT_WORDS_H
 #define AGENTD_EGRESS_KERNEL_NFT_WORDS_H

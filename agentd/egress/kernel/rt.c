@@ -25,7 +25,7 @@ enum {
     MONITOR_READS = 64,
 };
 
-/* -- asking ----------------------------------------------------------------------------------------- */
+/* -- asking -------------------------------------------------------------------------- */
 
 typedef int take_fn(const struct nlmsghdr *m, void *arg);
 
@@ -124,7 +124,7 @@ static int dump(int fd, struct nlmsghdr *m, take_fn *take, void *arg,
     return -1;
 }
 
-/* -- links ----------------------------------------------------------------------------------------- */
+/* -- links --------------------------------------------------------------------------- */
 
 struct links {
     struct rt_link *at;
@@ -201,7 +201,7 @@ int rt_links(int fd, struct rt_link *ret, size_t cap, struct err *e)
     return (int)l.n;
 }
 
-/* -- addresses -------------------------------------------------------------------------------------- */
+/* -- addresses ----------------------------------------------------------------------- */
 
 struct addrs {
     struct ip_net *at;
@@ -248,7 +248,7 @@ int rt_addrs(int fd, int link, struct ip_net *ret, size_t cap, struct err *e)
     return (int)l.n;
 }
 
-/* -- a sealed namespace -------------------------------------------------------------------------------- */
+/* -- a sealed namespace -------------------------------------------------------------- */
 
 static int lo_up(int fd)
 {
@@ -266,8 +266,8 @@ static unsigned width(const struct ip_addr *a)
     return a->family == AF_INET ? 4 : 16;
 }
 
-/* Without the prefix's own route, which IPv6 would have before the address's local one: for a
- * moment the address would be unreachable. */
+/* Without the prefix's own route, which IPv6 would have before the address's local one:
+ * for a moment the address would be unreachable. */
 static int addr_add(int fd, const struct ip_addr *a)
 {
     _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
@@ -382,7 +382,7 @@ int rt_seal(int fd, bool *ret_has_ip6, struct err *e)
     return 0;
 }
 
-/* -- a host's way to the guard -------------------------------------------------------------------------- */
+/* -- a host's way to the guard ------------------------------------------------------- */
 
 static struct nlmsghdr *mark_rule(void *buf, uint16_t type, uint8_t family)
 {
@@ -524,7 +524,7 @@ int rt_tproxy_verify(int fd, struct err *e)
     return 0;
 }
 
-/* -- changes ------------------------------------------------------------------------------------------- */
+/* -- changes ------------------------------------------------------------------------- */
 
 int rt_monitor_start(int fd, struct err *e)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * rt -- rtnetlink: what `ip link`, `ip addr`, `ip route` and `ip rule` would do, over a
- *       NETLINK_ROUTE socket made in the namespace that is meant. Blocking requests with a
- *       deadline (RT_MS); the kernel answers at once.
+ *       NETLINK_ROUTE socket made in the namespace that is meant. Blocking requests with
+ *       a deadline (RT_MS); the kernel answers at once.
  */
 #ifndef AGENTD_EGRESS_KERNEL_RT_H
 #define AGENTD_EGRESS_KERNEL_RT_H
@@ -25,19 +25,19 @@ struct rt_link {
     bool is_up;
 };
 
-/** In a sealed namespace: lo up, our two addresses on it, and every address local through it
- *  (`ip route add local 0.0.0.0/0 dev lo src ...`). Fine when parts are there already. IPv6 that
- *  is switched off is left out: *ret_has_ip6. */
+/** In a sealed namespace: lo up, our two addresses on it, and every address local through
+ *  it (`ip route add local 0.0.0.0/0 dev lo src ...`). Fine when parts are there already.
+ *  IPv6 that is switched off is left out: *ret_has_ip6. */
 int rt_seal(int fd, bool *ret_has_ip6, struct err *e);
-/** On a host: rule "fwmark EGRESS_MARK lookup EGRESS_TABLE", and there "local default dev lo",
- *  both families. Idempotent. */
+/** On a host: rule "fwmark EGRESS_MARK lookup EGRESS_TABLE", and there "local default dev
+ *  lo", both families. Idempotent. */
 int rt_tproxy_set(int fd, struct err *e);
 int rt_tproxy_drop(int fd, struct err *e);
 /** Are all four there? 0, or -1 naming the one that is gone. */
 int rt_tproxy_verify(int fd, struct err *e);
 
-/** All links / addresses (of one link, or of all with 0; each whole, with its host bits). Returns
- *  how many, at most `cap`; -1. */
+/** All links / addresses (of one link, or of all with 0; each whole, with its host bits).
+ *  Returns how many, at most `cap`; -1. */
 int rt_links(int fd, struct rt_link *ret, size_t cap, struct err *e);
 int rt_addrs(int fd, int link, struct ip_net *ret, size_t cap, struct err *e);
 /** Subscribe `fd` to changes of links, addresses, rules and routes. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. A question has a name, an address or both, and a port or none. The index gives the
- * rules that speak of name or address, the most particular first; of these the first that
- * lives and has the port decides. Without a port the question is whether any port is left
- * when the denied ones are taken from the allowed ones, which takes a set of ports; that is
- * only made where a deny rule speaks of the name at all.
+ * Theory. A question has a name, an address or both, and a port or none. The index gives
+ * the rules that speak of name or address, the most particular first; of these the first
+ * that lives and has the port decides. Without a port the question is whether any port is
+ * left when the denied ones are taken from the allowed ones, which takes a set of ports;
+ * that is only made where a deny rule speaks of the name at all.
  */
 #include "agentd/egress/policy/decision.h"
 
@@ -21,7 +21,8 @@ struct port_set {
     uint64_t bits[PORTS / 64];
 };
 
-/* A word at a time: a rule may have all ports, and there is a question for each connection. */
+/* A word at a time: a rule may have all ports, and there is a question for
+ * each connection. */
 static void port_set_put(struct port_set *s, const struct policy_rule *r, bool on)
 {
     for (size_t i = 0; i < r->n_ports; i++) {
@@ -93,10 +94,10 @@ static const struct policy_rule *first(const struct policy *p, enum policy_list 
     return NULL;
 }
 
-/* -- in words -------------------------------------------------------------------------------- */
+/* -- in words ------------------------------------------------------------------------ */
 
-/* Bytes of s, at most `max`, without half a character at the end: the text goes into DNS answers,
- * which must be UTF-8 (RFC 8914). */
+/* Bytes of s, at most `max`, without half a character at the end: the text goes into DNS
+ * answers, which must be UTF-8 (RFC 8914). */
 static int fit(const char *s, size_t max)
 {
     size_t n = strnlen(s, max + 1);
@@ -132,8 +133,8 @@ static void say_target(const struct target *t, char *out, size_t cap)
     }
 }
 
-/* A rule that would have allowed it, had it another port, fewer labels or not ended: who reads
- * the text can mend the policy. */
+/* A rule that would have allowed it, had it another port, fewer labels or not ended: who
+ * reads the text can mend the policy. */
 static void say_default(struct verdict *v, const struct policy *p, const struct target *t,
                         int64_t now_s)
 {
@@ -182,7 +183,7 @@ static void deny_floor(struct verdict *v, const char *why, const struct ip_addr 
         (void)snprintf(v->text, sizeof v->text, "floor: %s", why);
 }
 
-/* -- deciding -------------------------------------------------------------------------------- */
+/* -- deciding ------------------------------------------------------------------------ */
 
 /* TCP, and name questions. */
 static bool is_carried(const struct target *t)
@@ -240,8 +241,8 @@ static void set_rule(struct verdict *v, const struct policy_rule *r)
     say_rule(v, r, v->allowed ? "allow" : "deny");
 }
 
-/* For port 0: the ports that are left, and the first rule that allows one of them. True when
- * one is. */
+/* For port 0: the ports that are left, and the first rule that allows one of them.
+ * True when one is. */
 static bool any_port_left(const struct policy *p, const struct target *t, int64_t now_s,
                           const struct policy_rule **ret_rule)
 {

@@ -13,7 +13,8 @@
 
 #include "agentd/egress/policy/policy.h"
 
-/** What is floor on this machine beyond ip_classify(): its own addresses, sibling sandboxes. */
+/** What is floor on this machine beyond ip_classify(): its own addresses,
+ *  sibling sandboxes. */
 struct floor {
     const struct ip_net *net;
     size_t n;
@@ -45,15 +46,15 @@ struct verdict {
 
 /**
  * @floor  NULL: only what ip_classify() knows
- * @now_s  wall clock
- * With a name and an address: the name must be allowed (or a network rule cover the address),
- * and the address must be neither floor nor denied. With port 0: is there any port for which
- * it is allowed?
+ * @now_s  wall clock With a name and an address: the name must be allowed (or a network
+ * rule cover the address), and the address must be neither floor nor denied. With port 0:
+ * is there any port for which it is allowed?
  */
 void decide(const struct policy *p, const struct floor *floor, const struct target *t,
             int64_t now_s, struct verdict *ret);
-/** The ports for which a name is allowed by rules that are not wider than POLICY_PIN_PORTS, for
- *  pinning; name-checked ports too. Fills at most `cap`; how many. */
+/** The ports for which a name is allowed by rules that are not wider than
+ *  POLICY_PIN_PORTS, for pinning; name-checked ports too. Fills at most
+ *  `cap`; how many. */
 size_t decide_ports(const struct policy *p, const char *name, int64_t now_s,
                     uint16_t *ret, size_t cap);
 

@@ -25,8 +25,8 @@ static void from_in6(const struct in6_addr *in, struct ip_addr *ret)
     }
 }
 
-/* As ip_parse(), but tells how many bits of the text's own family the result lacks: 96 for
- * an IPv4-mapped one. */
+/* As ip_parse(), but tells how many bits of the text's own family the result lacks: 96
+ * for an IPv4-mapped one. */
 static int parse(struct span text, struct ip_addr *ret, unsigned *ret_lost)
 {
     char s[INET6_ADDRSTRLEN];

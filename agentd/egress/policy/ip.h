@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * ip -- addresses and networks as small values, and what kind of place an address is. Pure.
+ * ip -- addresses and networks as small values, and what kind of place an
+ *       address is. Pure.
  *
  * An IPv4-mapped IPv6 address is the IPv4 it maps, from the moment it is made.
  * Source   IANA special-purpose address registries (RFC 6890), RFC 6052 (NAT64), RFC 3056
@@ -26,8 +27,8 @@ struct ip_net {
 
 #define IP_TEXT_MAX 64 /* any printed address or network */
 
-/** "192.0.2.1", "2001:db8::1": the canonical notations only (no octal, hex, short forms, zones,
- *  brackets). 0, or -1. */
+/** "192.0.2.1", "2001:db8::1": the canonical notations only (no octal, hex, short forms,
+ *  zones, brackets). 0, or -1. */
 int ip_parse(struct span text, struct ip_addr *ret);
 /** "192.0.2.0/24" or an address. -1 also for bits set under the mask. */
 int ip_net_parse(struct span text, struct ip_net *ret);
@@ -60,8 +61,8 @@ static inline bool ip_class_is_floor(enum ip_class c)
 {
     return c >= IP_LOOPBACK;
 }
-/** The networks of the floor (is_floor) or of IP_PRIVATE, non-overlapping, for the kernel's
- *  sets. Returns how many. */
+/** The networks of the floor (is_floor) or of IP_PRIVATE, non-overlapping, for the
+ *  kernel's sets. Returns how many. */
 size_t ip_class_nets(bool is_floor, const struct ip_net **ret);
 
 #endif

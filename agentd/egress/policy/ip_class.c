@@ -2,11 +2,12 @@
 /*
  * What kind of place an address is.
  *
- * Theory. One list holds the networks of the floor and one the private ones; the kernel's
- * sets are made from the same lists that ip_classify() reads, so the two cannot differ. An
- * IPv4 network stands in them three times: as itself, behind the NAT64 prefix and behind the
- * 6to4 prefix, because a gateway on the way would turn these into it. Of IPv6 only 2000::/3
- * is handed out; all else is the floor, but for the private ranges and NAT64.
+ * Theory. One list holds the networks of the floor and one the private ones; the
+ * kernel's sets are made from the same lists that ip_classify() reads, so the two
+ * cannot differ. An IPv4 network stands in them three times: as itself, behind the
+ * NAT64 prefix and behind the 6to4 prefix, because a gateway on the way would turn
+ * these into it. Of IPv6 only 2000::/3 is handed out; all else is the floor, but for
+ * the private ranges and NAT64.
  */
 #include <string.h>
 
@@ -32,9 +33,9 @@
     V6(P, IP_LOOPBACK, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
 
 /* 100.100.100.200 is Alibaba's metadata service, 168.63.129.16 Azure's, fd00:ec2::/32
- * Amazon's, fd20:ce::254 Google's, fd00:42::42 Scaleway's. 2001::/23 are Teredo, ORCHID and
- * other protocols' own; 64:ff9b:1::/48 is RFC 8215. From 0000::/10 on: what is outside of
- * 2000::/3. */
+ * Amazon's, fd20:ce::254 Google's, fd00:42::42 Scaleway's. 2001::/23 are Teredo, ORCHID
+ * and other protocols' own; 64:ff9b:1::/48 is RFC 8215. From 0000::/10 on: what is
+ * outside of 2000::/3. */
 #define FLOOR(P)                                                                         \
     V4(P, IP_METADATA, 32, 100, 100, 100, 200)                                           \
     V4(P, IP_METADATA, 32, 168, 63, 129, 16)                                             \

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * learn -- what a sandbox was seen to reach, and the smallest policy that covers it (mode learn).
+ * learn -- what a sandbox was seen to reach, and the smallest policy that covers
+ *          it (mode learn).
  *
- * Shape    an accumulator and a pure function over it. Names count with the ports that were
- *          connected to, not by being asked for; addresses count where no name led to them.
+ * Shape    an accumulator and a pure function over it. Names count with the ports
+ *          that were connected to, not by being asked for; addresses count where no
+ *          name led to them.
  * Limits   LEARN_MAX things; what does not fit is counted.
  */
 #ifndef AGENTD_EGRESS_POLICY_LEARN_H
@@ -25,8 +27,8 @@ void learn_name(struct learn *l, const char *name, uint16_t port);
 void learn_addr(struct learn *l, const struct ip_addr *a, uint16_t port);
 size_t learn_count(const struct learn *l);
 size_t learn_dropped(const struct learn *l);
-/** Append the policy (JSON, mode enforce). The same things in any order give the same text.
- *  0, or -1: no memory, nothing appended. */
+/** Append the policy (JSON, mode enforce). The same things in any order give the same
+ *  text. 0, or -1: no memory, nothing appended. */
 int learn_print(const struct learn *l, const char *policy_name, struct buf *out);
 
 /** The i-th thing, as it came; for learn_print.c. */

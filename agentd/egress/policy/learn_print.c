@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Theory. A rule is a host and a port. Names beside each other (the same parent, the same port) are
- * one wildcard when there are LEARN_SIBLINGS of them and the parent is somebody's own name; what
- * a wildcard above stands for anyway is left out. So the policy allows what was seen and, with a
- * wildcard, its siblings, and no port that was not seen.
+ * Theory. A rule is a host and a port. Names beside each other (the same parent, the same
+ * port) are one wildcard when there are LEARN_SIBLINGS of them and the parent is
+ * somebody's own name; what a wildcard above stands for anyway is left out. So the policy
+ * allows what was seen and, with a wildcard, its siblings, and no port that was not seen.
  */
 #include <stdlib.h>
 
@@ -13,7 +13,8 @@
 #include "common/json.h"
 #include "common/mem.h"
 
-/* Something seen, or a wildcard over some of it: then `name` is what stands after "*.". */
+/* Something seen, or a wildcard over some of it: then `name` is what stands
+ * after "*.". */
 struct row {
     const char *name; /* NULL: an address */
     const char *parent;

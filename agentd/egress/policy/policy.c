@@ -62,7 +62,7 @@ void arena_done(struct arena *a)
     }
 }
 
-/* -- life ------------------------------------------------------------------------------ */
+/* -- life ---------------------------------------------------------------------------- */
 
 struct policy *policy_ref(struct policy *p)
 {
@@ -82,7 +82,7 @@ void policy_unref(struct policy *p)
     mem_free(p);
 }
 
-/* -- what is wrong with it ---------------------------------------------------------------- */
+/* -- what is wrong with it ----------------------------------------------------------- */
 
 int policy_faults_err(const struct policy_faults *f, struct err *e)
 {
@@ -93,7 +93,7 @@ int policy_faults_err(const struct policy_faults *f, struct err *e)
     return err_set(e, ERR_CONFIG, "it is not understood");
 }
 
-/* -- what it says ------------------------------------------------------------------------ */
+/* -- what it says -------------------------------------------------------------------- */
 
 const char *policy_name(const struct policy *p)
 {

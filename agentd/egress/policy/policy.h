@@ -2,9 +2,10 @@
 /**
  * policy -- what a sandbox may reach (egress-policy(5)), compiled to an immutable form.
  *
- * Shape    pure: text in, policy or faults out; files (`extends`) are read through a function
- *          of the caller's. policy_print() gives the canonical, flattened JSON, which compiles
- *          to the same policy without reading anything; its SHA-256 is the policy's hash.
+ * Shape    pure: text in, policy or faults out; files (`extends`) are read through a
+ *          function of the caller's. policy_print() gives the canonical, flattened
+ *          JSON, which compiles to the same policy without reading anything; its
+ *          SHA-256 is the policy's hash.
  * Owner    counted: policy_ref(), policy_unref(). One thread.
  * Limits   POLICY_*.
  */
@@ -31,7 +32,7 @@ struct json;
 #define POLICY_HASH_TEXT  65      /* hex and NUL */
 #define POLICY_NAME_MAX   64
 
-/* -- faults: a list, because people mend all of them at once -------------------------------- */
+/* -- faults: a list, because people mend all of them at once ------------------------- */
 
 struct policy_fault {
     bool is_warning;
@@ -48,9 +49,10 @@ struct policy_faults {
 /** -1 with the first that is no warning in *e: "where: what", ERR_CONFIG. */
 int policy_faults_err(const struct policy_faults *f, struct err *e);
 
-/* -- compiling ---------------------------------------------------------------------------------- */
+/* -- compiling ----------------------------------------------------------------------- */
 
-/** How the outside is asked while compiling; any may be NULL (then such a thing is a fault). */
+/** How the outside is asked while compiling; any may be NULL (then such a
+ *  thing is a fault). */
 struct policy_reader {
     /** Append the text of a policy file that `extends` names. 0 or -1 with *e. */
     int (*file)(void *arg, const char *path, struct buf *ret, struct err *e);
@@ -60,28 +62,29 @@ struct policy_reader {
     int (*networks)(void *arg, struct buf *ret, struct err *e);
     void *arg;
 };
-/** NULL when faults->has_error, or on no memory (said there too). Warnings may stand there
- *  on success. */
+/** NULL when faults->has_error, or on no memory (said there too). Warnings may stand
+ *  there on success. */
 struct policy *policy_compile(struct span text, const struct policy_reader *reader,
                               struct policy_faults *faults);
 /** A preset by name ("full-isolation", ...), as if a policy said only `extends`. */
 struct policy *policy_preset(const char *name, const struct policy_reader *reader,
                              struct policy_faults *faults);
-/** The reader of the command line: files relative to `path`'s folder (NULL: none), registries
- *  and networks of this machine. */
+/** The reader of the command line: files relative to `path`'s folder (NULL: none),
+ *  registries and networks of this machine. */
 struct policy_reader policy_system_reader(const char *path);
 /** A file, or a preset's name. */
 struct policy *policy_load(const char *path_or_preset, struct policy_faults *faults);
 struct policy *policy_ref(struct policy *p);
 void policy_unref(struct policy *p); /* NULL is fine */
-/** Append the canonical JSON. Credentials are in it: only for the guard, see policy_hash(). */
+/** Append the canonical JSON. Credentials are in it: only for the guard, see
+ *  policy_hash(). */
 int policy_print(const struct policy *p, struct buf *out);
 /** As policy_print(), but credentials as "***": for `check`. */
 int policy_show(const struct policy *p, struct buf *out);
 /** SHA-256 of policy_show(), hex. */
 const char *policy_hash(const struct policy *p);
 
-/* -- what it says ----------------------------------------------------------------------------- */
+/* -- what it says -------------------------------------------------------------------- */
 
 enum policy_mode {
     POLICY_ENFORCE,
@@ -144,8 +147,9 @@ const char *policy_resolvers(const struct policy *p);
 /** What stands on a port: 80 HTTP, 443 TLS, and what `protocols` says. */
 enum policy_check policy_check(const struct policy *p, uint16_t port);
 const struct policy_rule *policy_rules(const struct policy *p, size_t *ret_n);
-/** Ports that always go to the guard: name-checked ones, those of domain rules whose ranges are
- *  wider than POLICY_PIN_PORTS, and all when default is allow or the mode is not enforce. */
+/** Ports that always go to the guard: name-checked ones, those of domain rules whose
+ *  ranges are wider than POLICY_PIN_PORTS, and all when default is allow or the mode
+ *  is not enforce. */
 #define POLICY_PIN_PORTS 16
 const struct port_range *policy_guarded(const struct policy *p, size_t *ret_n);
 

@@ -9,7 +9,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 
-/* -- faults ------------------------------------------------------------------------------ */
+/* -- faults -------------------------------------------------------------------------- */
 
 /* For a terminal: members' and files' names are in it as somebody wrote them. */
 static void clean(char *text)
@@ -99,7 +99,7 @@ void build_no_memory(struct policy_build *b)
     build_error(b, "", "no memory for the policy");
 }
 
-/* -- values ------------------------------------------------------------------------------ */
+/* -- values -------------------------------------------------------------------------- */
 
 bool build_type(struct policy_build *b, const char *path, const struct json *v,
                 enum json_type type)
@@ -136,7 +136,7 @@ const char *build_text(struct policy_build *b, const char *path, const struct js
     return text;
 }
 
-/* -- names that are nearly right ----------------------------------------------------------- */
+/* -- names that are nearly right ----------------------------------------------------- */
 
 #define NEAR_MAX 32
 
@@ -201,7 +201,7 @@ void build_unknown(struct policy_build *b, const char *path, const char *const *
         build_error(b, path, "there is no %s here, only %s", log_q(name), all);
 }
 
-/* -- sources ------------------------------------------------------------------------------- */
+/* -- sources ------------------------------------------------------------------------- */
 
 struct policy_source *build_source(struct policy_build *b, const char *file)
 {

@@ -9,7 +9,7 @@
 #include "common/crypto.h"
 #include "common/mem.h"
 
-/* -- reading -------------------------------------------------------------------------------- */
+/* -- reading ------------------------------------------------------------------------- */
 
 static bool is_blank(uint8_t c)
 {
@@ -66,7 +66,7 @@ void policy_read_source(struct policy_build *b)
     json_free(root);
 }
 
-/* -- finishing -------------------------------------------------------------------------------- */
+/* -- finishing ----------------------------------------------------------------------- */
 
 /* One array, denied rules first. */
 static int join_rules(struct policy_build *b)
@@ -209,7 +209,7 @@ static int finish(struct policy_build *b)
     return 0;
 }
 
-/* -- the ways in ------------------------------------------------------------------------------ */
+/* -- the ways in --------------------------------------------------------------------- */
 
 static int start(struct policy_build *b, const struct policy_reader *reader,
                  struct policy_faults *faults)

@@ -135,7 +135,7 @@ void policy_import_e2b(struct policy_build *b, const struct json *root)
         build_warn(b, "", "private networks, reachable in E2B, stay refused here");
 }
 
-/* -- lists -------------------------------------------------------------------------------------- */
+/* -- lists --------------------------------------------------------------------------- */
 
 void policy_import_list(struct policy_build *b)
 {

@@ -11,7 +11,7 @@
 #include "agentd/egress/policy/rule_index.h"
 #include "common/json.h"
 
-/* -- the compiled form -------------------------------------------------------------------- */
+/* -- the compiled form --------------------------------------------------------------- */
 
 struct arena_chunk;
 /** Memory that is freed all at once, with its policy. */
@@ -46,7 +46,7 @@ struct policy {
     struct arena arena;
 };
 
-/* -- building it ---------------------------------------------------------------------------- */
+/* -- building it --------------------------------------------------------------------- */
 
 #define POLICY_FILES_MAX  64  /* read by one policy */
 #define POLICY_PROTOCOLS  256 /* ports under "protocols": JSON_MEMBERS_MAX */
@@ -110,7 +110,7 @@ const char *build_nearest(const char *const *name_list, size_t n_names, const ch
 void build_unknown(struct policy_build *b, const char *path, const char *const *name_list,
                    size_t n_names, const char *name);
 
-/* -- rules (rule.c, rule_object.c) ------------------------------------------------------------ */
+/* -- rules (rule.c, rule_object.c) --------------------------------------------------- */
 
 /** A rule while it is read. */
 struct rule_spec {
@@ -137,8 +137,8 @@ int rule_parse_domain(struct policy_build *b, const char *path, struct span text
                       struct rule_spec *ret);
 int rule_parse_cidr(struct policy_build *b, const char *path, struct span text,
                     struct rule_spec *ret);
-/** A string or an object of `allow` or `deny`. @base: what is said of the rule by the one that
- *  stands for it, or only where it comes from; NULL: nothing. */
+/** A string or an object of `allow` or `deny`. @base: what is said of the rule by the one
+ *  that stands for it, or only where it comes from; NULL: nothing. */
 void rule_read(struct policy_build *b, enum policy_list list, const char *path,
                const struct json *v, uint32_t item, const struct rule_spec *base);
 /** Take it into the list. 0, or -1 after telling why. */
@@ -155,7 +155,7 @@ const char *rule_name_fault(struct span s);
 int rule_read_limits(struct policy_build *b, const char *path, const struct json *v,
                      bool is_sandbox, struct policy_limits *ret);
 
-/* -- groups and presets (preset.c) ------------------------------------------------------------ */
+/* -- groups and presets (preset.c) --------------------------------------------------- */
 
 /** The next line of a list, without blanks at its ends and without its comment. */
 bool preset_next_line(struct span *rest, struct span *ret);
@@ -167,7 +167,7 @@ void preset_expand_group(struct policy_build *b, enum policy_list list, const ch
 void preset_expand(struct policy_build *b, enum policy_list list, const char *path,
                    const char *preset, const struct rule_spec *s);
 
-/* -- the rest --------------------------------------------------------------------------------- */
+/* -- the rest ------------------------------------------------------------------------ */
 
 /** A policy's root object, and what it extends. */
 void policy_json_read(struct policy_build *b, const struct json *root);
@@ -178,15 +178,15 @@ void policy_proxy_read(struct policy_build *b, const struct json *v);
 void policy_import_e2b(struct policy_build *b, const struct json *root);
 void policy_import_list(struct policy_build *b);
 bool policy_is_e2b(const struct json *root);
-/** Faults that only show when all rules are there. The index must stand. Marks in
- *  `drop` (n_rules) what can never match and came from another tool; true: something did. */
+/** Faults that only show when all rules are there. The index must stand. Marks in `drop`
+ *  (n_rules) what can never match and came from another tool; true: something did. */
 bool policy_lint(struct policy_build *b, bool *drop);
 /** Seconds since 1970 of an RFC 3339 text; -1. */
 int64_t policy_time_parse(const char *p);
 #define POLICY_TIME_MAX 32
 const char *policy_time_print(int64_t s, char out[POLICY_TIME_MAX]);
-/** Where the parser's keys can be had, for the schema's test. `where`: "", "dns", "proxy",
- *  "limits", "rule", "to". */
+/** Where the parser's keys can be had, for the schema's test. `where`: "", "dns",
+ *  "proxy", "limits", "rule", "to". */
 const char *const *policy_keys(const char *where, size_t *ret_n);
 
 #endif

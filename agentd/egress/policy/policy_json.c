@@ -85,7 +85,7 @@ static void read_deny(struct policy_build *b, const struct json *v)
     read_list(b, POLICY_DENY, "deny", v);
 }
 
-/* -- dns -------------------------------------------------------------------------------------- */
+/* -- dns ----------------------------------------------------------------------------- */
 
 static const char *const dns_names[] = {"upstream"};
 
@@ -168,7 +168,7 @@ static void read_dns(struct policy_build *b, const struct json *v)
     }
 }
 
-/* -- protocols ---------------------------------------------------------------------------------- */
+/* -- protocols ----------------------------------------------------------------------- */
 
 /* The table stays sorted. */
 static void set_check(struct policy_build *b, uint16_t port, enum policy_check check)
@@ -221,10 +221,11 @@ static void read_limits(struct policy_build *b, const struct json *v)
     (void)rule_read_limits(b, "limits", v, true, &b->p->limits); /* told there */
 }
 
-/* -- extends --------------------------------------------------------------------------------- */
+/* -- extends ------------------------------------------------------------------------- */
 
-/* Puts `file` in the folder of the file that names it, without "./" and "//". Two names for one
- * file that are left ("x/../") cost a circle its name only: it ends at POLICY_EXTEND_MAX. */
+/* Puts `file` in the folder of the file that names it, without "./" and "//". Two names
+ * for one file that are left ("x/../") cost a circle its name only: it ends at
+ * POLICY_EXTEND_MAX. */
 static int join(const char *base, const char *file, struct buf *out)
 {
     const char *slash = strrchr(base, '/');
@@ -364,7 +365,7 @@ static void read_extends(struct policy_build *b, const struct json *v)
     }
 }
 
-/* -- the root --------------------------------------------------------------------------------- */
+/* -- the root ------------------------------------------------------------------------ */
 
 static const char *const root_names[] = {"allow",     "default", "deny",   "dns",
                                          "extends",   "limits",  "mode",   "name",

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults that only show when all rules are there: allow rules that a deny rule covers whole,
- * rules that another covers, rules that have ended, and deny rules that leave open what their
- * writer may think closed.
+ * Faults that only show when all rules are there: allow rules that a deny rule covers
+ * whole, rules that another covers, rules that have ended, and deny rules that leave open
+ * what their writer may think closed.
  *
- * A rule is compared with single others, not with several that cover it together, and with at
- * most COVER_MAX that speak of the same: what is not seen here is only not told.
+ * A rule is compared with single others, not with several that cover it together, and
+ * with at most COVER_MAX that speak of the same: what is not seen here is only not told.
  */
 #include <string.h>
 
@@ -71,8 +71,8 @@ static const struct policy_rule *find_cover(const struct policy_build *b,
     return NULL;
 }
 
-/* Is there an allow rule, or the default, that lets a denied thing through on ports that the
- * deny rule does not have? */
+/* Is there an allow rule, or the default, that lets a denied thing through on ports that
+ * the deny rule does not have? */
 static bool leaves_open(const struct policy_build *b, const struct policy_rule *deny)
 {
     const struct policy_rule *a;

@@ -6,7 +6,7 @@
 
 #include "agentd/egress/policy/policy_int.h"
 
-/* -- times ------------------------------------------------------------------------------------- */
+/* -- times --------------------------------------------------------------------------- */
 
 static int digits(const char **p, int n)
 {
@@ -84,7 +84,7 @@ const char *policy_time_print(int64_t s, char out[POLICY_TIME_MAX])
     return out;
 }
 
-/* -- parts -------------------------------------------------------------------------------------- */
+/* -- parts --------------------------------------------------------------------------- */
 
 static int put_key(struct buf *out, const char *key, bool *is_first)
 {

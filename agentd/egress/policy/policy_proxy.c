@@ -54,7 +54,7 @@ static int read_member(struct policy_build *b, const char *path, const char *nam
     return -1;
 }
 
-/* -- the URL ----------------------------------------------------------------------------------- */
+/* -- the URL ------------------------------------------------------------------------- */
 
 static int put_escaped(struct buf *out, const struct secret *s)
 {
@@ -149,7 +149,8 @@ static void set_proxy(struct policy_build *b, const struct proxy_spec *s,
         explicit_bzero(url.p, url.cap);
 }
 
-/* "env": what the environment says now. False: there is no proxy in it, or it cannot be. */
+/* "env": what the environment says now. False: there is no proxy in it, or it
+ * cannot be. */
 static bool from_env(struct policy_build *b, struct proxy_spec *s)
 {
     struct proxy_env env;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What a policy needs of this machine: files, the package registries, the local networks. */
+/* What a policy needs of this machine: files, the package registries, the
+ * local networks. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,7 +17,7 @@
 #define NETWORKS_FILE "/etc/agentd/local-networks"
 #define NETWORKS_ENV  "TUNNEL_LOCAL_NETWORKS"
 
-/* -- files --------------------------------------------------------------------------------- */
+/* -- files --------------------------------------------------------------------------- */
 
 static int read_all(int fd, const char *path, struct buf *ret, struct err *e)
 {
@@ -72,7 +73,7 @@ static int reader_file(void *arg, const char *path, struct buf *ret, struct err 
     return read_file((const char *)whole.p, false, ret, e);
 }
 
-/* -- this machine ---------------------------------------------------------------------------- */
+/* -- this machine -------------------------------------------------------------------- */
 
 static int reader_registries(void *arg, struct buf *ret, struct err *e)
 {

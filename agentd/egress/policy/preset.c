@@ -34,7 +34,7 @@ const char *const *preset_names(size_t *ret_n)
     return names;
 }
 
-/* -- groups ---------------------------------------------------------------------------------- */
+/* -- groups -------------------------------------------------------------------------- */
 
 /* The next line without blanks at its ends and without a comment. */
 bool preset_next_line(struct span *rest, struct span *ret)
@@ -152,7 +152,7 @@ void preset_expand_group(struct policy_build *b, enum policy_list list, const ch
         build_unknown(b, path, groups, COUNT_OF(groups), group);
 }
 
-/* -- presets ------------------------------------------------------------------------------- */
+/* -- presets ------------------------------------------------------------------------- */
 
 void preset_expand(struct policy_build *b, enum policy_list list, const char *path,
                    const char *preset, const struct rule_spec *s)

@@ -17,8 +17,8 @@ enum {
     MATCHES_MAX = 64 /* files of one pattern */
 };
 
-/* Where each client looks, in its own documentation. `variables` hold URLs or lists of them.
- * `builtin` is looked at only when nothing else said what replaces it. */
+/* Where each client looks, in its own documentation. `variables` hold URLs or lists of
+ * them. `builtin` is looked at only when nothing else said what replaces it. */
 static const struct client {
     const char *name;
     const char *variables[4];

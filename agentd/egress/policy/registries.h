@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * registries -- the package registries that this machine's own clients are configured to use:
- *               apt, npm, yarn, pip, cargo, go, maven, gem. Discovered, not known: from the
- *               environment, the user's and the system's configuration, and, for a client that
- *               nobody configured, from the files that it was installed with. No client is run.
+ * registries -- the package registries that this machine's own clients are configured to
+ *               use: apt, npm, yarn, pip, cargo, go, maven, gem. Discovered, not known:
+ *               from the environment, the user's and the system's configuration, and, for
+ *               a client that nobody configured, from the files that it was installed
+ *               with. No client is run.
  *
- * A project's own files (./.npmrc, ./.cargo/config.toml) are not read: what is built in a sandbox
- * could write them, and so its own policy.
+ * A project's own files (./.npmrc, ./.cargo/config.toml) are not read: what is built in a
+ * sandbox could write them, and so its own policy.
  *
  * Shape    registries_read() is pure; registries_search() reads files below a root.
  * Limits   REGISTRIES_*.
@@ -28,8 +29,8 @@
 
 /** How a file is written. */
 enum registries_syntax {
-    /* key = value, key: value or key "value"; # and ; comments, continued by indented lines.
-     * The keys are given. */
+    /* key = value, key: value or key "value"; # and ; comments, continued by indented
+     * lines. The keys are given. */
     REGISTRIES_KEYS,
     REGISTRIES_APT, /* one-line sources */
     REGISTRIES_DEB822,

@@ -78,8 +78,8 @@ static bool is_wanted(struct span key, const char *keys)
     return false;
 }
 
-/* A key of npm may hold a colon itself ("@scope:registry"): the sign that splits is the first "=",
- * else the last colon before the value's, else white space. */
+/* A key of npm may hold a colon itself ("@scope:registry"): the sign that splits is the
+ * first "=", else the last colon before the value's, else white space. */
 static size_t key_len(struct span line)
 {
     const uint8_t *eq = memchr(line.p, '=', line.len);
@@ -155,8 +155,8 @@ static void read_deb822(struct span text, registries_fn *fn, void *arg)
     }
 }
 
-/* The text of <url> inside <mirror>, <repository> and <pluginRepository>; comments left out. The
- * file is the operator's; what is no XML gives nothing. */
+/* The text of <url> inside <mirror>, <repository> and <pluginRepository>; comments left
+ * out. The file is the operator's; what is no XML gives nothing. */
 static void read_maven(struct span text, registries_fn *fn, void *arg)
 {
     bool is_in = false;
@@ -213,8 +213,8 @@ static void each_quoted_host(struct span line, registries_fn *fn, void *arg)
     }
 }
 
-/* What a client has built in: what stands on the marker's line, after it. In a program, which has
- * no lines, that is the one URL the marker begins. */
+/* What a client has built in: what stands on the marker's line, after it. In a program,
+ * which has no lines, that is the one URL the marker begins. */
 static void read_builtin(const struct registries_place *place, struct span text,
                          registries_fn *fn, void *arg)
 {

@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "common/mem.h"
 
-/* -- names --------------------------------------------------------------------------------- */
+/* -- names --------------------------------------------------------------------------- */
 
 static bool has_byte(struct span s, char c)
 {
@@ -160,7 +160,7 @@ int rule_parse_cidr(struct policy_build *b, const char *path, struct span text,
     return -1;
 }
 
-/* -- strings ------------------------------------------------------------------------------ */
+/* -- strings ------------------------------------------------------------------------- */
 
 /* Drops "/tcp" from the end. */
 static int take_protocol(struct policy_build *b, const char *path, struct span *text)
@@ -263,7 +263,7 @@ int rule_parse_text(struct policy_build *b, const char *path, struct span text,
     return rule_parse_cidr(b, path, text, ret);
 }
 
-/* -- taking them --------------------------------------------------------------------------- */
+/* -- taking them --------------------------------------------------------------------- */
 
 void rule_default_port(struct rule_spec *s)
 {

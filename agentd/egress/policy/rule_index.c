@@ -72,7 +72,7 @@ void rule_index_done(struct rule_index *x)
     x->head = x->next = NULL;
 }
 
-/* -- walking ------------------------------------------------------------------------------ */
+/* -- walking ------------------------------------------------------------------------- */
 
 static void start_name(struct rule_walk *w, const char *name, bool is_wildcard)
 {

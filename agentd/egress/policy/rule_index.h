@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * rule_index -- which rules of a list speak of a name or an address, in the order in which they
- *               decide: the name itself, wildcards from the longest, networks from the smallest;
- *               alike ones in the order in which they were written.
+ * rule_index -- which rules of a list speak of a name or an address, in the order in
+ *               which they decide: the name itself, wildcards from the longest, networks
+ *               from the smallest; alike ones in the order in which they were written.
  *
  * Cost     a hash look-up for each label of the name and for each length of network that
  *          the list has; not dependent on how many rules there are.

@@ -6,7 +6,7 @@
 #include "agentd/egress/policy/policy_int.h"
 #include "common/log.h"
 
-/* -- limits ---------------------------------------------------------------------------------- */
+/* -- limits -------------------------------------------------------------------------- */
 
 /* Of a sandbox; those before RULE_LIMITS of a rule too. */
 static const char *const limit_names[] = {
@@ -84,7 +84,7 @@ int rule_read_limits(struct policy_build *b, const char *path, const struct json
     return rc;
 }
 
-/* -- members -------------------------------------------------------------------------------- */
+/* -- members ------------------------------------------------------------------------- */
 
 struct rule_object {
     struct rule_spec spec;

@@ -6,7 +6,8 @@
 
 #include "common/cdefs.h"
 
-/* Never in the public DNS: RFC 2606, RFC 6761, RFC 6762 appendix G, ICANN's "internal". */
+/* Never in the public DNS: RFC 2606, RFC 6761, RFC 6762 appendix G, ICANN's
+ * "internal". */
 static const char *const own_use[] = {
     "corp", "example", "home",        "internal",  "intranet", "invalid",
     "lan",  "local",   "localdomain", "localhost", "private",  "test",

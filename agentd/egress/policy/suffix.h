@@ -13,8 +13,8 @@ enum suffix_kind {
     SUFFIX_PUBLIC, /* a registry's: com, co.uk; any top-level name that is not of the next */
     SUFFIX_PRIVATE, /* an operator's whose customers get names under it: github.io */
 };
-/** @name  canonical. Top-level names kept for private use ("corp", "internal", "lan", "test",
- *  ...) are SUFFIX_NONE. */
+/** @name  canonical. Top-level names kept for private use ("corp", "internal", "lan",
+ *  "test", ...) are SUFFIX_NONE. */
 enum suffix_kind suffix_of(const char *name);
 
 #endif

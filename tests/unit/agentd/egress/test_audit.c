@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Records against docs/egress-audit.schema.json, by the part of JSON Schema that it uses. */
+/* Records against docs/egress-audit.schema.json, by the part of JSON Schema
+ * that it uses. */
 #include "agentd/egress/audit.h"
 
 #include <fcntl.h>
@@ -18,7 +19,7 @@
 #define SCHEMA   "docs/egress-audit.schema.json"
 #define TEXT_MAX 65536
 
-/* -- the schema ---------------------------------------------------------------------------------- */
+/* -- the schema ---------------------------------------------------------------------- */
 
 static bool has_type(const struct json *v, const char *type)
 {
@@ -146,7 +147,7 @@ static bool line_fits(const struct json *schema, struct span line)
     return rc;
 }
 
-/* -- records ---------------------------------------------------------------------------------------- */
+/* -- records ------------------------------------------------------------------------- */
 
 #define HASH "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 static const struct policy_rule rule = {
@@ -315,7 +316,7 @@ static void without_memory_there_is_no_half_line(void **state)
     FAIL_EACH_ALLOC(print_once());
 }
 
-/* -- writing ---------------------------------------------------------------------------------------- */
+/* -- writing ------------------------------------------------------------------------- */
 
 struct file {
     char path[64];
@@ -392,7 +393,8 @@ static void refusals_of_one_kind_are_limited_and_counted(void **state)
     uint64_t repeated;
     unsigned lines, sent = 0;
 
-    /* More than two seconds' worth at once: whatever the clock does, some are left out. */
+    /* More than two seconds' worth at once: whatever the clock does, some are
+     * left out. */
     for (; sent < AUDIT_RATE_PER_S * 20; sent++)
         audit_write(a, &r);
     lines = count_lines(f, &repeated);

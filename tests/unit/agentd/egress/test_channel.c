@@ -13,7 +13,7 @@
 #include "common/sock.h"
 #include "tests/support/test.h"
 
-/* -- one of each ---------------------------------------------------------------------------------- */
+/* -- one of each --------------------------------------------------------------------- */
 
 static struct ip_addr ip(const char *text)
 {
@@ -169,7 +169,7 @@ static void no_record_can_be_cut_or_longer(void **state)
     }
 }
 
-/* -- what no record has ---------------------------------------------------------------------------- */
+/* -- what no record has -------------------------------------------------------------- */
 
 static void text_is_made_fit_to_print(void **state)
 {
@@ -285,7 +285,7 @@ static void each_type_has_a_side_and_a_name(void **state)
     assert_string_equal(channel_type_name((enum channel_type)99), "?");
 }
 
-/* -- sockets --------------------------------------------------------------------------------------- */
+/* -- sockets ------------------------------------------------------------------------- */
 
 static int n_open(void)
 {
@@ -400,7 +400,7 @@ static void a_reader_that_does_not_read_is_told(void **state)
     (void)close(pair[1]);
 }
 
-/* -- texts ------------------------------------------------------------------------------------------ */
+/* -- texts --------------------------------------------------------------------------- */
 
 static void a_text_is_read_again_and_cannot_be_changed(void **state)
 {

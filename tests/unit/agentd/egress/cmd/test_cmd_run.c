@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is wrong is said before anything is made: each of these ends with 2, starts nothing, and
- * names the thing on stderr. What runs is tested end to end. */
+/* What is wrong is said before anything is made: each of these ends with 2, starts
+ * nothing, and names the thing on stderr. What runs is tested end to end. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -97,7 +97,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* -- a client ----------------------------------------------------------------------------------- */
+/* -- a client ------------------------------------------------------------------------ */
 
 static void on_ready(void *arg, unsigned events)
 {
@@ -172,7 +172,7 @@ static int ede(const struct scene *s)
     return opt[15] << 8 | opt[16];
 }
 
-/* -- tests -------------------------------------------------------------------------------------- */
+/* -- tests --------------------------------------------------------------------------- */
 
 static void an_allowed_name_is_answered_after_its_pins(void **state)
 {
@@ -453,7 +453,7 @@ static void without_a_reply_socket_nothing_is_sent_and_it_is_asked_for_again(voi
     assert_in_range(s->dns.n_wants, 3, 2 + (passed_s + 1) * DNS_SOCKETS_PER_S);
 }
 
-/* -- over TCP ------------------------------------------------------------------------------------- */
+/* -- over TCP ------------------------------------------------------------------------ */
 
 static int connect_to(struct scene *s)
 {
@@ -568,7 +568,8 @@ static void connections_are_bounded(void **state)
         sock_close(&fd[i]);
 }
 
-/* Many questions and no reading: what is kept is bounded, and all of it is answered in the end. */
+/* Many questions and no reading: what is kept is bounded, and all of it is
+ * answered in the end. */
 static void a_client_that_does_not_read_is_not_read(void **state)
 {
     struct scene *s = *state;

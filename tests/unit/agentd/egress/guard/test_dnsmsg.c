@@ -17,7 +17,7 @@
 #define ASK_A     NAME "\0\1\0\1"
 #define OPT(size) "\0\0\x29" size "\0\0\0\0\0\0"
 
-/* -- questions -------------------------------------------------------------------------------- */
+/* -- questions ----------------------------------------------------------------------- */
 
 static void a_question_is_read_with_its_letters_kept(void **state)
 {
@@ -205,7 +205,7 @@ static void a_question_cut_anywhere_is_none(void **state)
         assert_int_not_equal(dnsmsg_parse_question(span_of(whole, n), &q), DNSMSG_OK);
 }
 
-/* -- replies ------------------------------------------------------------------------------------------ */
+/* -- replies ------------------------------------------------------------------------- */
 
 static struct dns_question ask(const char *msg, size_t len)
 {
@@ -301,7 +301,7 @@ static void faults_are_answered_with_their_codes(void **state)
     assert_int_equal(out[sizeof(HEAD ASK_A) - 1 + 5], 1); /* the code's upper bits */
 }
 
-/* -- answers ------------------------------------------------------------------------------------------ */
+/* -- answers ------------------------------------------------------------------------- */
 
 #define ANSWER(n)  "\x12\x34\x81\x80\x00\x01\0" n "\0\0\0\0" ASK_A
 #define A(owner)   owner "\0\1\0\1\0\0\1\0\0\4"

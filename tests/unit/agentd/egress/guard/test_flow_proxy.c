@@ -173,7 +173,7 @@ static void plain_http_by_name_goes_without_a_tunnel(void **state)
     close_scene(&x);
 }
 
-/* -- TLS with the proxy -------------------------------------------------------------------- */
+/* -- TLS with the proxy -------------------------------------------------------------- */
 
 struct tls_end {
     struct conn *conn;

@@ -241,7 +241,7 @@ static void a_rate_slows_and_loses_nothing(void **state)
     close_pair(&p);
 }
 
-/* -- many at once, doing anything -------------------------------------------------------- */
+/* -- many at once, doing anything ---------------------------------------------------- */
 
 enum {
     MANY = 48,

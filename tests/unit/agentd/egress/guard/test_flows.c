@@ -18,7 +18,7 @@
     "\"7000-7010\"}]"
 #define TO "203.0.113.7:7000"
 
-/* -- accepting ---------------------------------------------------------------------------- */
+/* -- accepting ----------------------------------------------------------------------- */
 
 static int dial(const char *to)
 {
@@ -47,7 +47,8 @@ static int listen_beside(const char *at)
     return fd;
 }
 
-/* Another listener for the scene's flows: any address, as the kernel's TPROXY brings them. */
+/* Another listener for the scene's flows: any address, as the kernel's TPROXY
+ * brings them. */
 static void listen_for_all(struct flows_scene *s)
 {
     int two[2] = {listen_beside("0.0.0.0:7000"), -1};
@@ -126,7 +127,7 @@ static void without_descriptors_connections_wait(void **state)
     flows_scene_close(&s);
 }
 
-/* -- limits --------------------------------------------------------------------------------- */
+/* -- limits -------------------------------------------------------------------------- */
 
 static void a_sandbox_has_so_many_connections_and_no_more(void **state)
 {
@@ -187,7 +188,7 @@ static void a_rule_has_limits_of_its_own(void **state)
     sock_close(&other);
 }
 
-/* -- policies that change --------------------------------------------------------------------- */
+/* -- policies that change ------------------------------------------------------------ */
 
 static void a_new_policy_cuts_what_it_does_not_allow_and_nothing_else(void **state)
 {
@@ -289,9 +290,10 @@ static void connections_that_are_not_decided_yet_survive_a_reload(void **state)
     flows_scene_close(&s);
 }
 
-/* -- memory that fails --------------------------------------------------------------------------- */
+/* -- memory that fails --------------------------------------------------------------- */
 
-/* One connection with its k-th allocation failing. True: it had no such allocation any more. */
+/* One connection with its k-th allocation failing. True: it had no such
+ * allocation any more. */
 static bool fail_at(unsigned k, const char *to, const char *said, int server)
 {
     struct flows_scene s;
@@ -350,7 +352,7 @@ static void no_memory_ends_a_connection_and_leaves_nothing(void **state)
     sock_close(&db);
 }
 
-/* -- the end -------------------------------------------------------------------------------------- */
+/* -- the end ------------------------------------------------------------------------- */
 
 static void the_end_of_the_guard_ends_and_records_all(void **state)
 {

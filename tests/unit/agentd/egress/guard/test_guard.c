@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The guard itself, sealed, in a child behind a real channel; the test is its keeper. Two network
- * namespaces in which every address is local: the sandbox's, where the programs and the guard's
- * listeners are, and the world, where the guard dials and the servers stand. */
+/* The guard itself, sealed, in a child behind a real channel; the test is its keeper.
+ * Two network namespaces in which every address is local: the sandbox's, where the
+ * programs and the guard's listeners are, and the world, where the guard dials and the
+ * servers stand. */
 #include "agentd/egress/guard/guard.h"
 
 #include <errno.h>
@@ -48,7 +49,7 @@ struct scene {
     char records[65536];
 };
 
-/* -- namespaces ------------------------------------------------------------------------------------ */
+/* -- namespaces ---------------------------------------------------------------------- */
 
 static int put(const char *path, const char *text)
 {
@@ -108,7 +109,7 @@ static int socket_in(int ns, int type, const char *at, uint16_t at_port)
     return fd;
 }
 
-/* -- servers of the world ---------------------------------------------------------------------------- */
+/* -- servers of the world ------------------------------------------------------------ */
 
 /* Gives back what it gets, for every connection. */
 static void serve_echo(int fd)
@@ -194,7 +195,7 @@ static pid_t serve(void (*fn)(int fd), int fd)
     return pid;
 }
 
-/* -- the keeper ---------------------------------------------------------------------------------------- */
+/* -- the keeper ---------------------------------------------------------------------- */
 
 static void say(struct scene *s, struct channel_msg *m)
 {
@@ -228,7 +229,8 @@ static void answer(struct scene *s, struct channel_msg *asked, enum channel_type
     channel_msg_done(&m);
 }
 
-/* The next record that is no request, answering those meanwhile; false at the channel's end. */
+/* The next record that is no request, answering those meanwhile; false at the
+ * channel's end. */
 static bool next(struct scene *s, int ms, struct channel_msg *m)
 {
     struct pollfd p = {.fd = s->keeper, .events = POLLIN};
@@ -388,7 +390,7 @@ static int stop(void **state)
     return 0;
 }
 
-/* -- a program of the sandbox -------------------------------------------------------------------------- */
+/* -- a program of the sandbox -------------------------------------------------------- */
 
 static int dial(const char *to)
 {
@@ -470,7 +472,7 @@ static bool recorded(struct scene *s, const char *a, const char *b)
     return false;
 }
 
-/* -- its life -------------------------------------------------------------------------------------------- */
+/* -- its life ------------------------------------------------------------------------ */
 
 static void greet(struct scene *s)
 {
@@ -530,7 +532,7 @@ static void bytes_that_are_no_record_end_it(void **state)
     (void)code_of(s);
 }
 
-/* -- sandboxes ---------------------------------------------------------------------------------------------- */
+/* -- sandboxes ----------------------------------------------------------------------- */
 
 #define ALLOW_ADDR "{\"version\":1,\"allow\":[\"" ADDR ":%u\"]}"
 
@@ -657,7 +659,8 @@ static void a_removed_sandbox_has_nothing_left(void **state)
     assert_int_equal(code_of(s), 0);
 }
 
-/* What is said must not wait for an answer that does not come: the guard may have ended. */
+/* What is said must not wait for an answer that does not come: the guard may
+ * have ended. */
 static bool try_to_say(struct scene *s, struct channel_msg *m, enum channel_type wanted)
 {
     struct channel_msg got;
@@ -671,7 +674,8 @@ static bool try_to_say(struct scene *s, struct channel_msg *m, enum channel_type
     return is_it;
 }
 
-/* Greeted, given a sandbox, which is taken from it again: true when all of it was done. */
+/* Greeted, given a sandbox, which is taken from it again: true when all of it
+ * was done. */
 static bool live_once(struct scene *s)
 {
     static const char policy[] = "{\"version\":1,\"mode\":\"learn\"}";
@@ -717,7 +721,7 @@ static void without_memory_it_refuses_or_ends_and_keeps_nothing(void **state)
     assert_in_range(fault, 20, 2000);
 }
 
-/* -- names ------------------------------------------------------------------------------------------------- */
+/* -- names --------------------------------------------------------------------------- */
 
 static ssize_t asks(struct scene *s, const char *name, uint8_t ret[512])
 {
@@ -784,7 +788,7 @@ static void a_name_that_is_not_allowed_is_refused_and_recorded(void **state)
     assert_int_equal(code_of(s), 0);
 }
 
-/* -- learning ----------------------------------------------------------------------------------------------- */
+/* -- learning ------------------------------------------------------------------------ */
 
 static void what_was_learned_is_proposed_at_the_end(void **state)
 {
@@ -815,7 +819,7 @@ static void what_was_learned_is_proposed_at_the_end(void **state)
     assert_int_equal(code_of(s), 0);
 }
 
-/* -- what the kernel refused ----------------------------------------------------------------------------------- */
+/* -- what the kernel refused --------------------------------------------------------- */
 
 /* The mark is what the chain of sandbox 7 sets for "udp" (nft_int.h). */
 static void what_the_kernel_refused_is_recorded_once_for_all_copies(void **state)

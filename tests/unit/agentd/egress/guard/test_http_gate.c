@@ -7,8 +7,8 @@
 #include "common/limits.h"
 #include "tests/support/test.h"
 
-/* Requests in pieces of `piece` bytes, each let through; what the server gets is in `out`.
- * The last result. */
+/* Requests in pieces of `piece` bytes, each let through; what the server gets is in
+ * `out`. The last result. */
 static enum http_gate_result run(struct http_gate *g, const char *text, size_t piece,
                                  struct buf *out)
 {
@@ -41,7 +41,7 @@ static void assert_text(const struct buf *b, const char *want)
         fail_msg("got <%.*s>, want <%s>", SPAN_FMT(buf_span(b)), want);
 }
 
-/* -- what passes -------------------------------------------------------------------------- */
+/* -- what passes --------------------------------------------------------------------- */
 
 static const struct {
     const char *in, *out;
@@ -118,7 +118,7 @@ static void a_chunked_body_loses_its_extensions_and_keeps_its_trailers(void **st
     buf_done(&out);
 }
 
-/* -- what does not ---------------------------------------------------------------------------- */
+/* -- what does not ------------------------------------------------------------------- */
 
 static const char *const bad[] = {
     "GET / HTTP/1.1\r\n\r\n",
@@ -223,7 +223,7 @@ static void each_request_is_shown_before_it_passes(void **state)
     buf_done(&out);
 }
 
-/* -- responses ---------------------------------------------------------------------------------- */
+/* -- responses ----------------------------------------------------------------------- */
 
 static bool answer(struct http_gate *g, const char *text, size_t piece)
 {

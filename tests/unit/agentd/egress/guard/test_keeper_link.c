@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The test is the keeper, at the other end of a real channel; the loop is turned until something
- * that is waited for has happened. */
+/* The test is the keeper, at the other end of a real channel; the loop is turned until
+ * something that is waited for has happened. */
 #include "agentd/egress/guard/keeper_link.h"
 
 #include <errno.h>
@@ -169,7 +169,7 @@ static void say(struct scene *s, enum channel_type type, uint32_t seq, int fd)
     assert_int_equal(channel_send(s->keeper, &m, NULL), 0);
 }
 
-/* -- answers ----------------------------------------------------------------------------------------- */
+/* -- answers ------------------------------------------------------------------------- */
 
 static void answers_find_their_questions_in_any_order(void **state)
 {
@@ -247,7 +247,7 @@ static void a_keeper_that_is_silent_is_an_answer_too(void **state)
     assert_int_equal(s->gone, 0);
 }
 
-/* -- the end ------------------------------------------------------------------------------------------ */
+/* -- the end ------------------------------------------------------------------------- */
 
 static void when_the_keeper_goes_every_question_is_answered_first(void **state)
 {
@@ -326,7 +326,7 @@ static void bytes_that_are_no_record_are_a_break(void **state)
     assert_int_equal(s->gone, 1);
 }
 
-/* -- bounds ------------------------------------------------------------------------------------------- */
+/* -- bounds -------------------------------------------------------------------------- */
 
 static void a_full_channel_is_a_queue_in_order_with_its_descriptors(void **state)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Lifetimes are no less than a minute: the tests of what happens at their ends move the ends. */
+/* Lifetimes are no less than a minute: the tests of what happens at their ends
+ * move the ends. */
 #include "agentd/egress/guard/pins.h"
 
 #include <stdio.h>

@@ -55,7 +55,7 @@ static void add(struct keeper_scene *s, struct keeper_box *b, const char *name,
         fail_msg("add: %s", s->e.msg);
 }
 
-/* -- what a sandbox may --------------------------------------------------------------------------------- */
+/* -- what a sandbox may -------------------------------------------------------------- */
 
 static void what_is_allowed_answers_and_the_rest_fails_at_once(void **state)
 {
@@ -125,7 +125,7 @@ static void records_tell_the_process(void **state)
     keeper_box_close(&b);
 }
 
-/* -- changes ------------------------------------------------------------------------------------------- */
+/* -- changes ------------------------------------------------------------------------- */
 
 static void a_reload_takes_and_gives(void **state)
 {
@@ -178,7 +178,7 @@ static void a_sandbox_whose_process_ended_is_forgotten(void **state)
     assert_non_null(strstr(got, "no sandbox box"));
 }
 
-/* -- no memory, at every place ------------------------------------------------------------------------- */
+/* -- no memory, at every place ------------------------------------------------------- */
 
 static void on_end(void *arg, const struct err *e)
 {
@@ -269,7 +269,7 @@ static void an_addition_without_memory_opens_nothing(void **state)
     keeper_box_close(&b);
 }
 
-/* -- what dies, and what others do ----------------------------------------------------------------------- */
+/* -- what dies, and what others do --------------------------------------------------- */
 
 static void kill_and_wait(struct keeper_scene *s)
 {
@@ -398,7 +398,7 @@ static void an_interface_that_appears_is_said(void **state)
     keeper_box_close(&b);
 }
 
-/* -- what is refused -------------------------------------------------------------------------------------- */
+/* -- what is refused ----------------------------------------------------------------- */
 
 static void bad_additions_are_refused_and_nothing_changes(void **state)
 {
@@ -460,7 +460,7 @@ static void a_sandbox_that_is_gone_is_an_error(void **state)
     policy_unref(p);
 }
 
-/* -- over a restart ---------------------------------------------------------------------------------------- */
+/* -- over a restart ------------------------------------------------------------------ */
 
 static void sandboxes_are_adopted_by_the_next_keeper(void **state)
 {

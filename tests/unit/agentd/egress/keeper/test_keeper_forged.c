@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* keeper_ops.c record by record: what a guard that is somebody else's by now may ask for: its records, forged. */
+/* keeper_ops.c record by record: what a guard that is somebody else's by now may ask for:
+ * its records, forged. */
 #include "agentd/egress/keeper/keeper_int.h"
 
 #include <errno.h>

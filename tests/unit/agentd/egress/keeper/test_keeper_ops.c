@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A real keeper whose guard is somebody else's: this program again, which asks for what no guard
- * of ours asks for, and writes what it got into the audit. */
+/* A real keeper whose guard is somebody else's: this program again, which asks for what
+ * no guard of ours asks for, and writes what it got into the audit. */
 #include "agentd/egress/keeper/keeper_int.h"
 
 #include <errno.h>
@@ -28,7 +28,7 @@ enum {
     FLOOD = 20000,
 };
 
-/* -- the guard ------------------------------------------------------------------------------------ */
+/* -- the guard ----------------------------------------------------------------------- */
 
 struct hostile {
     int audit;
@@ -202,7 +202,7 @@ static int hostile_main(void)
     }
 }
 
-/* -- the keeper ------------------------------------------------------------------------------------ */
+/* -- the keeper ---------------------------------------------------------------------- */
 
 static void a_guard_of_somebody_elses_gets_nothing_that_rules_do_not_give(void **state)
 {

@@ -170,7 +170,7 @@ static void a_request_is_json_that_says_what_the_state_said(void **state)
     json_free(j);
 }
 
-/* -- files ----------------------------------------------------------------------------------- */
+/* -- files --------------------------------------------------------------------------- */
 
 static void touch(const char *path, mode_t mode)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Each attempt is made by a child that has taken the role: once as root where the test runs as
- * root, and once as an ordinary user. */
+/* Each attempt is made by a child that has taken the role: once as root where the test
+ * runs as root, and once as an ordinary user. */
 #include "agentd/egress/keeper/role.h"
 
 #include <errno.h>
@@ -57,7 +57,7 @@ static void skip_under_valgrind(void)
     skip();
 }
 
-/* -- children ---------------------------------------------------------------------------------- */
+/* -- children ------------------------------------------------------------------------ */
 
 typedef int attempt_fn(void);
 typedef int role_fn(enum who who);
@@ -137,7 +137,7 @@ static int the_sandbox_role(enum who who)
     return rc;
 }
 
-/* -- what is tried ------------------------------------------------------------------------------ */
+/* -- what is tried ------------------------------------------------------------------- */
 
 /* 0 when it failed with this errno. */
 static int is_error(long rc, int wanted)
@@ -383,7 +383,7 @@ static void the_guard_may_do_its_work_and_nothing_else(void **state)
     try_guard_rows(AS_USER);
 }
 
-/* -- what a role leaves ------------------------------------------------------------------------- */
+/* -- what a role leaves -------------------------------------------------------------- */
 
 static uint64_t status_hex(const char *key)
 {
@@ -510,7 +510,7 @@ static void the_keeper_keeps_what_it_needs(void **state)
         assert_int_equal(status_of(keeper, keeps_what_it_needs, AS_ROOT), 0);
 }
 
-/* -- the sandbox ---------------------------------------------------------------------------------- */
+/* -- the sandbox --------------------------------------------------------------------- */
 
 static const struct {
     const char *what;

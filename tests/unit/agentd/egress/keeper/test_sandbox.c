@@ -44,7 +44,7 @@ static void root_is_mapped_and_others_keep_their_ids(void **state)
     }
 }
 
-/* -- signals and ends --------------------------------------------------------------------------- */
+/* -- signals and ends ---------------------------------------------------------------- */
 
 static void a_signal_reaches_the_command(void **state)
 {
@@ -128,7 +128,7 @@ static void what_the_command_leaves_behind_ends_with_it(void **state)
     }
 }
 
-/* -- sockets -------------------------------------------------------------------------------------- */
+/* -- sockets ------------------------------------------------------------------------- */
 
 /* In the child of a test: a maker's sockets are in the sandbox, not here. */
 static _Noreturn void use_maker(enum boxed_mode mode)

@@ -75,7 +75,8 @@ static void sockets_elsewhere_are_covered_but_for_bind(void **state)
         assert_string_equal(r.out, "socket\nthere\n");
         (void)close(fd);
         (void)unlink(name);
-        /* One that only sends datagrams has nobody listening, and is spoken to all the same. */
+        /* One that only sends datagrams has nobody listening, and is spoken to
+         * all the same. */
         second = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         struct sockaddr_un a = {.sun_family = AF_UNIX};
         (void)snprintf(a.sun_path, sizeof a.sun_path, "%s", name);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pid 1: exit codes, a terminal; and what COMMAND tries in vain, which this program does itself as
- * COMMAND. */
+/* pid 1: exit codes, a terminal; and what COMMAND tries in vain, which this program does
+ * itself as COMMAND. */
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -58,7 +58,7 @@ static void the_exit_code_is_the_commands(void **state)
     }
 }
 
-/* -- this program as COMMAND: each try prints its errno when it differs ------------------------ */
+/* -- this program as COMMAND: each try prints its errno when it differs -------------- */
 
 static int of(long r)
 {
@@ -173,7 +173,7 @@ static void nothing_of_outside_can_be_reached(void **state)
     }
 }
 
-/* -- a terminal ------------------------------------------------------------------------------------ */
+/* -- a terminal ---------------------------------------------------------------------- */
 
 static void type(int fd, const char *text)
 {

@@ -14,7 +14,7 @@
 #include "tests/support/boxed.h"
 #include "tests/support/test.h"
 
-/* -- what a script sees ------------------------------------------------------------------------ */
+/* -- what a script sees -------------------------------------------------------------- */
 
 static const struct {
     const char *what, *script, *out;
@@ -84,7 +84,7 @@ static void a_sandbox_looks_so_from_inside(void **state)
     }
 }
 
-/* -- folders --------------------------------------------------------------------------------------- */
+/* -- folders ------------------------------------------------------------------------- */
 
 static void in_a_folder_of_tmp(void)
 {

@@ -58,7 +58,7 @@ static void write_sysctl(const char *path, const char *value)
     assert_int_equal(close(fd), 0);
 }
 
-/* -- the scene --------------------------------------------------------------------------------- */
+/* -- the scene ----------------------------------------------------------------------- */
 
 struct scene {
     pid_t pid; /* lives in the sandbox's namespace */
@@ -204,7 +204,7 @@ static bool has_addr(const struct veth *v, const char *text)
     return false;
 }
 
-/* -- finding ----------------------------------------------------------------------------------- */
+/* -- finding ------------------------------------------------------------------------- */
 
 static void a_veth_in_a_bridge_is_found_from_both_ends(void **state)
 {
@@ -296,7 +296,8 @@ static void what_is_no_single_veth_to_here_is_refused(void **state)
     run("nsenter -t %d -n ip link del eth0", s->pid);
 }
 
-/* Indices are small numbers that repeat: here each names the other, and neither is the other's. */
+/* Indices are small numbers that repeat: here each names the other, and neither
+ * is the other's. */
 static void an_end_in_a_third_namespace_is_not_taken_for_ours(void **state)
 {
     const struct scene *s = *state;
@@ -335,7 +336,7 @@ static void devices_that_the_kernel_makes_by_itself_count_for_nothing(void **sta
     (void)must_find(s);
 }
 
-/* -- what breaks it ----------------------------------------------------------------------------- */
+/* -- what breaks it ------------------------------------------------------------------ */
 
 static void each_thing_that_breaks_it_is_said_and_only_that(void **state)
 {
@@ -454,7 +455,7 @@ static void every_allocation_failure_is_clean(void **state)
     FAIL_EACH_ALLOC(look_and_free());
 }
 
-/* -- a namespace of our own ------------------------------------------------------------------- */
+/* -- a namespace of our own ---------------------------------------------------------- */
 
 static int write_text(const char *path, const char *text)
 {

@@ -28,7 +28,7 @@ static bool is_refused(int error)
            error == EPERM;
 }
 
-/* -- what lands and what does not --------------------------------------------------------------- */
+/* -- what lands and what does not ---------------------------------------------------- */
 
 static void ports_with_a_name_check(void)
 {
@@ -120,7 +120,7 @@ static void pins_end(void)
     egress_ns_done(&s);
 }
 
-/* -- the rest of the world --------------------------------------------------------------------------- */
+/* -- the rest of the world ----------------------------------------------------------- */
 
 static void other_protocols(void)
 {
@@ -331,7 +331,7 @@ static void too_many_connections(void)
     egress_ns_done(&s);
 }
 
-/* -- changes ------------------------------------------------------------------------------------------- */
+/* -- changes ------------------------------------------------------------------------- */
 
 static void replacing_keeps(void)
 {
@@ -586,7 +586,7 @@ static void monitor(void)
     egress_ns_done(&s);
 }
 
-/* -- refusals told --------------------------------------------------------------------------------------- */
+/* -- refusals told ------------------------------------------------------------------- */
 
 static void told(void)
 {

@@ -151,7 +151,7 @@ static void the_document_shows_the_rules_as_they_are(void **state)
     egress_ns_run(compare_veth, false);
 }
 
-/* -- allocations --------------------------------------------------------------------------------- */
+/* -- allocations --------------------------------------------------------------------- */
 
 static int build_all(enum egress_tier tier, const struct policy *p)
 {
@@ -232,7 +232,7 @@ static void a_change_without_memory_changes_nothing(void **state)
     egress_ns_run(failing, false);
 }
 
-/* -- comparing lines --------------------------------------------------------------------------------- */
+/* -- comparing lines ----------------------------------------------------------------- */
 
 static void differences_are_named(void **state)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What is proposed is compiled and asked by the code that everybody uses: it must allow what was
- * seen, and nothing beside it but the siblings of a wildcard. */
+/* What is proposed is compiled and asked by the code that everybody uses: it must allow
+ * what was seen, and nothing beside it but the siblings of a wildcard. */
 #include "agentd/egress/policy/learn.h"
 
 #include <stdio.h>
@@ -54,7 +54,7 @@ static size_t count_rules(const struct policy *p)
     return n;
 }
 
-/* -- what is proposed --------------------------------------------------------------------------- */
+/* -- what is proposed ---------------------------------------------------------------- */
 
 static const struct {
     const char *name, *addr;

@@ -12,7 +12,7 @@
 #define DENY(rules)  "{\"version\": 1, \"deny\": [\n" rules "]}"
 #define ROOT(member) "{\"version\": 1,\n" member "}"
 
-/* -- an outside that is a table ---------------------------------------------------------------- */
+/* -- an outside that is a table ------------------------------------------------------ */
 
 static int read_file(void *arg, const char *path, struct buf *ret, struct err *e)
 {
@@ -108,7 +108,7 @@ static void check_fixed_point(const struct policy *p)
     policy_unref(again);
 }
 
-/* -- good ----------------------------------------------------------------------------------------- */
+/* -- good ---------------------------------------------------------------------------- */
 
 static const char *const good[] = {
     "{\"version\": 1}",
@@ -215,7 +215,7 @@ static void one_meaning_has_one_hash(void **state)
     policy_unref(c);
 }
 
-/* -- bad ------------------------------------------------------------------------------------------ */
+/* -- bad ----------------------------------------------------------------------------- */
 
 static const struct {
     const char *text;
@@ -524,7 +524,7 @@ static void all_faults_are_told_and_errors_first(void **state)
     assert_int_equal(faults.at[20].line, 20);
 }
 
-/* -- accessors --------------------------------------------------------------------------------- */
+/* -- accessors ----------------------------------------------------------------------- */
 
 static void what_a_policy_says_can_be_asked(void **state)
 {
@@ -730,7 +730,7 @@ static void an_empty_list_opens_nothing(void **state)
     }
 }
 
-/* -- bounds, cuts, no memory ------------------------------------------------------------------- */
+/* -- bounds, cuts, no memory --------------------------------------------------------- */
 
 static void a_policy_over_its_cap_is_refused(void **state)
 {
@@ -793,7 +793,7 @@ static void no_memory_is_an_error_and_nothing_else(void **state)
         FAIL_EACH_ALLOC(compile_once(good[i]));
 }
 
-/* -- the schema and the examples ----------------------------------------------------------------- */
+/* -- the schema and the examples ----------------------------------------------------- */
 
 static const struct json *member(const struct json *v, const char *name)
 {
