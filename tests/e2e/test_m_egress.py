@@ -153,7 +153,8 @@ def test_every_verdict_is_a_record(lab, policy):
     path = lab.place / "audit-1.jsonl"
     done = lab.run(policy, "sh", "-c",
                    "curl -sS -m 5 --cacert %s https://api.example.test/ >/dev/null; "
-                   "curl -sS -m 5 https://evil.test/; curl -sS -m 5 http://203.0.113.66:9999/; true" % lab.certs.ca,
+                   "curl -sS -m 5 https://evil.test/; for i in 1 2 3 4 5; do "
+                   "curl -sS -m 5 -k --resolve web.example.test:443:203.0.113.11 https://web.example.test/; done; curl -sS -m 5 http://203.0.113.66:9999/; true" % lab.certs.ca,
                    options=("--audit", str(path), "--name", "audited"))
     assert done.returncode == 0, done.stderr
     seen = records(path)
@@ -165,6 +166,11 @@ def test_every_verdict_is_a_record(lab, policy):
     assert allowed[0]["bytes_up"] > 100 and allowed[0]["bytes_down"] > 100
     assert allowed[0]["rule"] and len(allowed[0]["policy"]) == 64
     assert [r for r in seen if r.get("name") == "evil.test" and r.get("verdict") == "refused"], seen
+    named = [r for r in seen if r.get("name") == "web.example.test" and r.get("kind") != "name"]
+    assert len(named) == 5 and {r["verdict"] for r in named} == {"refused"}, seen
+    # The process where it can be told in time, which on a busy machine is not always.
+    assert {r["comm"] for r in named} - {None} == {"curl"}, named
+    assert all(r["pid"] > 1 for r in named if r["comm"])
     kernel = [r for r in seen if r.get("address") == "203.0.113.66" and r.get("verdict") == "refused"]
     assert kernel and kernel[0]["port"] == 9999, seen
 

@@ -38,6 +38,9 @@ static void on_deadline(void *arg)
     case FLOW_LOOK:
         flow_look_deadline(f);
         break;
+    case FLOW_REFUSING:
+        flow_refuse_now(f);
+        break;
     case FLOW_ASK_PROXY:
         flow_dial_failed(f, FLOW_PROXY, "the upstream proxy does not answer");
         break;
@@ -322,7 +325,7 @@ bool flow_adopt(struct flow *f, const struct verdict *v, bool would_refuse)
     return false;
 }
 
-void flow_refuse(struct flow *f, const struct verdict *v)
+static void refuse(struct flow *f, const struct verdict *v)
 {
     AUTO(buf_done)
     struct buf words = BUF_INIT;
@@ -335,6 +338,26 @@ void flow_refuse(struct flow *f, const struct verdict *v)
     if (f->gate && flow_words_refused(f, &kept, &words) == 0 && flow_http_say(f, &words))
         return;
     flow_end(f, FLOW_GUARD);
+}
+
+void flow_refuse_now(struct flow *f)
+{
+    loop_timer_stop(&f->deadline);
+    refuse(f, &f->verdict);
+}
+
+void flow_refuse(struct flow *f, const struct verdict *v)
+{
+    /* The kernel tells whose a connection is only while it is open. */
+    if ((f->state != FLOW_LOOK && f->state != FLOW_NAMES) || f->is_recorded || f->pid ||
+        !flow_ask_who_first(f)) {
+        refuse(f, v);
+        return;
+    }
+    keep_verdict(f, v, false);
+    flow_set_state(f, FLOW_REFUSING);
+    conn_want(f->inner, 0);
+    loop_timer_start(&f->deadline, FLOW_WHO_MS);
 }
 
 /* -- the policy, or the time, has changed ------------------------------------------------------- */
@@ -373,7 +396,7 @@ void flow_decide_again(struct flow *f)
     bool would_refuse;
     char why[64];
 
-    if (f->state == FLOW_DEAD || f->state == FLOW_REPLY)
+    if (f->state == FLOW_DEAD || f->state == FLOW_REPLY || f->state == FLOW_REFUSING)
         return;
     if (f->by == FLOW_BY_NOTHING) {
         if (f->check != policy_check(f->flows->ward->policy, f->port))

@@ -33,7 +33,9 @@
 
 struct dns_ask;
 
-#define FLOW_LOOK_PLAIN_MS  1000 /* for a silent program, where its address would do */
+#define FLOW_LOOK_PLAIN_MS 1000 /* for a silent program, where its address would do */
+#define FLOW_WHO_MS                                                                      \
+    20 /* a refusal is told this much later at most, to know whose it is */
 #define FLOW_TICK_MS        1000 /* rules that expire */
 #define FLOW_REFILL_MS      20   /* directions that wait for their rate */
 #define FLOW_KEEPALIVE_S    120 /* a silent outer connection is asked whether it is there */
@@ -48,6 +50,7 @@ struct dns_ask;
 enum flow_state {
     FLOW_LOOK,
     FLOW_NAMES,
+    FLOW_REFUSING, /* it waits, FLOW_WHO_MS at most, to be told whose it is */
     FLOW_DIAL,
     FLOW_ASK_PROXY,
     FLOW_RELAY,
@@ -201,6 +204,10 @@ void flow_verdict(struct verdict *ret, enum verdict_stage stage, const char *fmt
     PRINTF_LIKE(3, 4);
 /** Record it, and end: reset, or the words for an HTTP program. */
 void flow_refuse(struct flow *f, const struct verdict *v);
+/** REFUSING is over. */
+void flow_refuse_now(struct flow *f);
+/** Ask whose it is; false: there is nobody to ask, or it was asked too often. */
+bool flow_ask_who_first(struct flow *f);
 /** The connection's own record, now; only once. */
 void flow_record(struct flow *f, enum flow_end end);
 /** Is what it goes by still allowed? */

@@ -38,12 +38,14 @@ static void on_who(void *arg, struct channel_msg *m)
     struct flow *f = arg;
 
     f->who = NULL;
-    if (!m || m->type != CHANNEL_WHO || m->pid == 0)
-        return;
-    f->pid = m->pid;
-    f->uid = m->uid;
-    memcpy(f->comm, m->comm, sizeof(f->comm));
-    f->comm[sizeof(f->comm) - 1] = '\0';
+    if (m && m->type == CHANNEL_WHO && m->pid != 0) {
+        f->pid = m->pid;
+        f->uid = m->uid;
+        memcpy(f->comm, m->comm, sizeof(f->comm));
+        f->comm[sizeof(f->comm) - 1] = '\0';
+    }
+    if (f->state == FLOW_REFUSING)
+        flow_refuse_now(f);
 }
 
 /* The keeper does not look more often, and even its "not known" would cost two wake-ups. */
@@ -78,6 +80,13 @@ void flow_ask_who(void *arg)
     m.to_port = f->port;
     m.protocol = IPPROTO_TCP;
     f->who = keeper_link_ask(w->guard->keeper, &m, on_who, f, &e);
+}
+
+bool flow_ask_who_first(struct flow *f)
+{
+    loop_job_cancel(&f->who_later);
+    flow_ask_who(f);
+    return f->who != NULL;
 }
 
 /* -- connecting ------------------------------------------------------------------------------------ */

@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
@@ -26,6 +27,8 @@ enum {
     PIDS_MAX = 4096,     /* looked at for one question */
     FDS_MAX = 2000,
     DIAG_MS = 100,
+    TREE_MAX = 512, /* of these, the sandbox's own */
+    CHILDREN_TEXT = 4096,
     SCAN_US = 5000,   /* one question's, since pins wait meanwhile */
     SPEND_US = 50000, /* all questions' in a second: the rest is "not known" */
 };
@@ -178,6 +181,48 @@ static pid_t scan(struct look *l)
     return found;
 }
 
+/* The numbers in a file of /proc, a descendant's each. How many. */
+static size_t read_children(pid_t pid, pid_t *ret, size_t cap)
+{
+    char path[64], text[CHILDREN_TEXT];
+    size_t n = 0;
+    ssize_t len;
+    int fd;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/task/%ld/children", (long)pid,
+                   (long)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    len = read(fd, text, sizeof text - 1);
+    (void)close(fd); /* opened for reading */
+    text[len > 0 ? len : 0] = '\0';
+    for (char *at = text, *end; n < cap; at = end) {
+        long v = strtol(at, &end, 10);
+
+        if (end == at || v <= 0)
+            break;
+        ret[n++] = (pid_t)v;
+    }
+    return n;
+}
+
+/* The sandbox's first process and what came of it, in the order of their birth: far fewer than all
+ * of the machine. What an engine put there later (`podman exec`) is not among them. */
+static pid_t scan_tree(struct look *l, pid_t first)
+{
+    pid_t queue[TREE_MAX] = {first};
+    size_t n = first > 0 ? 1 : 0;
+
+    for (size_t i = 0; i < n && !is_over(l); i++) {
+        l->pids++;
+        if (is_in_sandbox(l, queue[i]) && has_socket(l, queue[i]))
+            return queue[i];
+        n += read_children(queue[i], queue + n, TREE_MAX - n);
+    }
+    return 0;
+}
+
 static pid_t find_process(struct kept *s, uint32_t inode)
 {
     struct look l = {.ns = s->ns_stat, .end_us = clock_us() + SCAN_US};
@@ -188,7 +233,9 @@ static pid_t find_process(struct kept *s, uint32_t inode)
     /* Most often it is the program that was asked for last. */
     if (s->last_pid != 0 && is_in_sandbox(&l, s->last_pid) && has_socket(&l, s->last_pid))
         return s->last_pid;
-    s->last_pid = scan(&l);
+    s->last_pid = scan_tree(&l, s->pid);
+    if (s->last_pid == 0)
+        s->last_pid = scan(&l);
     return s->last_pid;
 }
 
