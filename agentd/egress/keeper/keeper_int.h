@@ -167,8 +167,6 @@ void kept_drop_rules(struct kept *s);
 void kept_remove(struct kept *s, keeper_done_fn *fn, void *arg);
 struct kept *keeper_find(struct keeper *k, const char *name);
 struct kept *keeper_by_index(struct keeper *k, uint32_t index); /* NULL: none */
-/** Tell the waiting caller, once. */
-void kept_end_op(struct kept *s, const struct err *e);
 /** The guard's answers. */
 void kept_in_force(struct kept *s, uint32_t seq);
 void kept_refused(struct kept *s, uint32_t seq, const char *why);

@@ -173,7 +173,8 @@ void kept_begin(struct kept *s, enum kept_op op, keeper_done_fn *fn, void *arg,
     loop_timer_start(&s->deadline, ms);
 }
 
-void kept_end_op(struct kept *s, const struct err *e)
+/* Tell the waiting caller, once. */
+static void end_op(struct kept *s, const struct err *e)
 {
     keeper_done_fn *fn = s->done;
 
@@ -233,7 +234,7 @@ static void fail_reload(struct kept *s, const struct err *e)
     s->to_send |= s->is_given ? SEND_POLICY : SEND_SANDBOX;
     guard_push(s->keeper);
     log_err("policy.reload", "sandbox=%s error=%s", s->name, log_e(&copy));
-    kept_end_op(s, &copy);
+    end_op(s, &copy);
 }
 
 static void finish_reload(struct kept *s)
@@ -252,7 +253,7 @@ static void finish_reload(struct kept *s)
     policy_unref(old);
     keeper_event(s->keeper, s, "policy.replaced", NULL);
     state_save(s);
-    kept_end_op(s, NULL);
+    end_op(s, NULL);
 }
 
 void kept_in_force(struct kept *s, uint32_t seq)
@@ -266,7 +267,7 @@ void kept_in_force(struct kept *s, uint32_t seq)
     if (s->op == OP_ADD) {
         keeper_event(s->keeper, s, "sandbox.start", NULL);
         state_save(s);
-        kept_end_op(s, NULL);
+        end_op(s, NULL);
     } else if (s->op == OP_RELOAD && s->wanted) {
         finish_reload(s);
     }

@@ -46,9 +46,6 @@ _Noreturn void sandbox_init(struct sandbox_seed *s);
 
 /** Tell the caller what went wrong, and end. */
 _Noreturn void sandbox_fail(int talk, const struct err *e);
-/** End with the parent, which is `parent` (0: outside our view) unless it is
- *  gone already. */
-void sandbox_tie(pid_t parent);
 /** Close all descriptors above 2 but these. */
 void sandbox_close_others(const int *keep, size_t n);
 
@@ -75,8 +72,6 @@ int sandbox_mount_copy(const char *path, struct err *e);
 int sandbox_mount_put(int *take_fd, const char *path, struct err *e);
 int sandbox_tmpfs(const char *path, const char *options, unsigned long flags,
                   struct err *e);
-/** The folders above `path` that are not there. */
-int sandbox_parents(const char *path, struct err *e);
 /** An empty file or folder to mount at, unless something is there. */
 int sandbox_mount_point(const char *path, bool is_folder, struct err *e);
 

@@ -70,7 +70,8 @@ int sandbox_tmpfs(const char *path, const char *options, unsigned long flags,
     return 0;
 }
 
-int sandbox_parents(const char *path, struct err *e)
+/* The folders above `path` that are not there. */
+static int make_parents(const char *path, struct err *e)
 {
     char part[PATH_MAX];
     const char *at = path;
@@ -90,7 +91,7 @@ int sandbox_mount_point(const char *path, bool is_folder, struct err *e)
 
     if (access(path, F_OK) == 0)
         return 0;
-    if (sandbox_parents(path, e) < 0)
+    if (make_parents(path, e) < 0)
         return -1;
     if (is_folder)
         return mkdir(path, 0755) < 0 ? err_sys(e, "make folder %s", path) : 0;

@@ -31,7 +31,8 @@ void sandbox_fail(int talk, const struct err *e)
     _exit(1);
 }
 
-void sandbox_tie(pid_t parent)
+/* End with the parent, which is `parent` (0: outside our view) unless it is gone already. */
+static void tie_to(pid_t parent)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
         _exit(1);
@@ -65,7 +66,7 @@ void sandbox_close_others(const int *keep, size_t n)
 
 static _Noreturn void maker(int fd, pid_t stage)
 {
-    sandbox_tie(stage);
+    tie_to(stage);
     sandbox_close_others(&fd, 1);
     (void)prctl(PR_SET_NAME, "egress-sockets");
     _exit(netns_maker(fd) == 0 ? 0 : 1);
@@ -139,7 +140,7 @@ void sandbox_stage(struct sandbox_seed *s)
     pid_t init;
     size_t i;
 
-    sandbox_tie(s->caller);
+    tie_to(s->caller);
     (void)setpgid(
         0,
         0); /* what a terminal sends to the caller's group is the caller's to pass on */

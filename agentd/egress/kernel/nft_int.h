@@ -30,6 +30,10 @@
 #define NFT_REFUSED        0x45000000u /* meta mark of a refused packet: | index << 8 | why */
 #define NFT_REFUSED_MASK   0xff000000u
 
+#ifndef NFT_TABLE_F_PERSIST /* Linux 6.9; Debian 12's headers are older */
+#define NFT_TABLE_F_PERSIST 4
+#endif
+
 /** Why a packet was refused; the names are nflog's. */
 enum nft_why {
     NFT_WHY_DEFAULT,  /* nothing allows it */
@@ -93,7 +97,8 @@ struct nft_batch {
     bool is_failed;
     uint8_t family; /* NFPROTO_INET, NFPROTO_NETDEV */
     const char *table;
-    bool is_owned;           /* NFT_TABLE_F_OWNER */
+    uint32_t table_flags;    /* NFT_TABLE_F_*, of the table */
+    bool is_plain_before;    /* what it replaces had none */
     struct nftnl_rule *rule; /* being built */
 };
 void batch_init(struct nft_batch *b, const char *table, uint32_t seq);
@@ -109,6 +114,8 @@ struct nlmsghdr *batch_message(struct nft_batch *b, uint16_t type, uint16_t flag
 void batch_message_end(struct nft_batch *b, const struct nlmsghdr *m);
 
 void build_table(struct nft_batch *b);
+/** Deletes what was there, then makes it. */
+void build_table_anew(struct nft_batch *b);
 void build_table_drop(struct nft_batch *b);
 
 struct nft_hook {
@@ -251,14 +258,10 @@ uint32_t rules_pin_key(uint8_t key[NFT_KEY_MAX], uint32_t tag, const struct nft_
 
 /* -- messages as bytes (nft_socket.c) ------------------------------------------------ */
 
-/** The next message; NULL at the end, or at what is cut. *pos from 0. */
-const struct nlmsghdr *message_next(struct span in, size_t *pos);
 /** An attribute after `head` bytes of fixed fields; empty when there is none. */
 struct span message_attr(const struct nlmsghdr *m, size_t head, uint16_t type);
 /** A text attribute of an nftables message; "" when there is none. */
 void message_text_attr(const struct nlmsghdr *m, uint16_t type, char *out, size_t cap);
-/** Is it an error or acknowledgement? *ret_error: errno, or 0. */
-bool message_error(const struct nlmsghdr *m, int *ret_error);
 
 /* -- the socket (nft_socket.c) ------------------------------------------------------- */
 

@@ -27,7 +27,8 @@ enum {
 
 /* -- messages ------------------------------------------------------------------------ */
 
-const struct nlmsghdr *message_next(struct span in, size_t *pos)
+/* The next message; NULL at the end, or at what is cut. *pos from 0. */
+static const struct nlmsghdr *message_next(struct span in, size_t *pos)
 {
     const struct nlmsghdr *m = (const struct nlmsghdr *)(const void *)(in.p + *pos);
     size_t left = in.len - *pos;
@@ -65,7 +66,8 @@ void message_text_attr(const struct nlmsghdr *m, uint16_t type, char *out, size_
                    a.len > 0 ? (const char *)a.p : "");
 }
 
-bool message_error(const struct nlmsghdr *m, int *ret_error)
+/* Is it an error or acknowledgement? *ret_error: errno, or 0. */
+static bool message_error(const struct nlmsghdr *m, int *ret_error)
 {
     struct nlmsgerr r;
 

@@ -146,12 +146,8 @@ int rule_add(struct policy_build *b, enum policy_list list, const char *path,
              const struct rule_spec *s);
 /** The keys of "rule", "to" or "limits". */
 const char *const *rule_keys(const char *where, size_t *ret_n);
-/** 443 for a rule that names no port. */
-void rule_default_port(struct rule_spec *s);
 /** Sorted, apart. */
 void rule_sort_ports(struct port_list *l);
-/** A host name's fault in words; `s` is one that host_name_parse() refuses. */
-const char *rule_name_fault(struct span s);
 int rule_read_limits(struct policy_build *b, const char *path, const struct json *v,
                      bool is_sandbox, struct policy_limits *ret);
 

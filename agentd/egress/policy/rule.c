@@ -47,7 +47,8 @@ static const char *label_fault(struct span s)
     return "ends in a number: write an IPv4 address as a dotted quad";
 }
 
-const char *rule_name_fault(struct span s)
+/* In words; `s` is one that host_name_parse() refuses. */
+static const char *name_fault(struct span s)
 {
     if (s.len == 0)
         return "is empty";
@@ -114,7 +115,7 @@ int rule_parse_domain(struct policy_build *b, const char *path, struct span text
         return -1;
     }
     if (host_name_parse(name, ret->name) < 0) {
-        build_error(b, path, "%s %s", log_qs(text), rule_name_fault(name));
+        build_error(b, path, "%s %s", log_qs(text), name_fault(name));
         return -1;
     }
     if (ret->is_wildcard && suffix_of(ret->name) != SUFFIX_NONE) {
@@ -265,7 +266,8 @@ int rule_parse_text(struct policy_build *b, const char *path, struct span text,
 
 /* -- taking them --------------------------------------------------------------------- */
 
-void rule_default_port(struct rule_spec *s)
+/* 443 for a rule that names no port. */
+static void default_port(struct rule_spec *s)
 {
     if (s->has_ports)
         return;
@@ -414,7 +416,7 @@ int rule_add(struct policy_build *b, enum policy_list list, const char *path,
     struct policy_rule r = {.list = list, .number = (uint32_t)b->n[list]};
     int rc;
 
-    rule_default_port(&with_port);
+    default_port(&with_port);
     b->is_lenient = s->is_optional;
     rc = list == POLICY_ALLOW ? check_floor(b, path, &with_port) : 0;
     b->is_lenient = false;
