@@ -16,15 +16,14 @@
  */
 #include "agentd/egress/keeper/run.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agentd/egress/audit.h"
+#include "agentd/egress/keeper/binds.h"
 #include "agentd/egress/keeper/control_socket.h"
 #include "agentd/egress/keeper/keeper.h"
 #include "agentd/egress/keeper/role.h"
@@ -91,41 +90,12 @@ static int load_policy(struct run *r, struct err *e)
     return 0;
 }
 
-/* Who may speak to an engine can have it start anything outside. */
-static int check_bind(const char *path, struct err *e)
-{
-    static const char *const engines[] = {
-        "docker.sock",    "containerd.sock", "podman.sock",
-        "crio.sock",      "libvirt-sock",    "system_bus_socket",
-        "buildkitd.sock", "private",         "containerd.sock.ttrpc"};
-    const char *base = strrchr(path, '/');
-    struct stat st;
-    size_t i;
-
-    if (stat(path, &st) < 0)
-        return err_set(e, ERR_CONFIG, "--bind %.100s: %s", path, strerror(errno));
-    if (!S_ISSOCK(st.st_mode))
-        return 0;
-    base = base ? base + 1 : path;
-    for (i = 0; i < COUNT_OF(engines); i++)
-        if (!strcmp(base, engines[i]))
-            return err_set(e, ERR_CONFIG,
-                           "--bind %.100s: who may speak to it is not in a sandbox",
-                           path);
-    log_warn("run.bind", "path=%s why=%s", log_q(path),
-             log_q("a socket to outside is a way out that no policy rules"));
-    return 0;
-}
-
 static int prepare(struct run *r, struct err *e)
 {
-    unsigned i;
-
     if (streams_check(e) < 0 || choose_name(r, e) < 0 || load_policy(r, e) < 0)
         return -1;
-    for (i = 0; i < r->conf->n_bind; i++)
-        if (check_bind(r->conf->bind[i], e) < 0)
-            return -1;
+    if (binds_check(r->conf->bind, r->conf->n_bind, e) < 0)
+        return -1;
     if (r->conf->up && run_up_check(e) < 0)
         return -1;
     if (!r->conf->audit)
