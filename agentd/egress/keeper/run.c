@@ -16,6 +16,7 @@
  */
 #include "agentd/egress/keeper/run.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
