@@ -310,9 +310,9 @@ static void guard_sockets(struct list *l)
 
     for (size_t f = 0; f < COUNT_OF(families); f++)
         for (size_t k = 0; k < COUNT_OF(kinds); k++)
-            RULE3(l, SCMP_ACT_ALLOW, "socket", SCMP_A0(SCMP_CMP_EQ, families[f]),
+            RULE3(l, SCMP_ACT_ALLOW, "socket", SCMP_A0(SCMP_CMP_EQ, families[f], 0),
                   SCMP_A1(SCMP_CMP_MASKED_EQ, not_flags, kinds[k][0]),
-                  SCMP_A2(SCMP_CMP_EQ, kinds[k][1]));
+                  SCMP_A2(SCMP_CMP_EQ, kinds[k][1], 0));
 }
 
 static void guard_arguments(struct list *l)
@@ -323,17 +323,18 @@ static void guard_arguments(struct list *l)
     uint64_t me = (uint64_t)getpid();
 
     /* The C library asks whether it writes to a terminal. */
-    RULE1(l, SCMP_ACT_ERRNO(ENOTTY), "ioctl", SCMP_A1(SCMP_CMP_EQ, TCGETS));
+    RULE1(l, SCMP_ACT_ERRNO(ENOTTY), "ioctl", SCMP_A1(SCMP_CMP_EQ, TCGETS, 0));
     for (size_t i = 0; i < COUNT_OF(ioctls); i++)
-        RULE1(l, SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
+        RULE1(l, SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_EQ, ioctls[i], 0));
     RULE1(l, SCMP_ACT_ALLOW, "mmap", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
     RULE1(l, SCMP_ACT_ALLOW, "mprotect", SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
     /* fstat() of newer C libraries; the metadata of other files is nobody's secret. */
-    RULE1(l, SCMP_ACT_ALLOW, "newfstatat", SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH));
-    RULE1(l, SCMP_ACT_ERRNO(ENOENT), "newfstatat", SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH));
-    RULE1(l, SCMP_ACT_ALLOW, "tgkill", SCMP_A0(SCMP_CMP_EQ, me)); /* abort() */
-    RULE2(l, SCMP_ACT_ALLOW, "prlimit64", SCMP_A0(SCMP_CMP_EQ, 0),
-          SCMP_A2(SCMP_CMP_EQ, 0)); /* only reads */
+    RULE1(l, SCMP_ACT_ALLOW, "newfstatat", SCMP_A3(SCMP_CMP_EQ, AT_EMPTY_PATH, 0));
+    RULE1(l, SCMP_ACT_ERRNO(ENOENT), "newfstatat",
+          SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
+    RULE1(l, SCMP_ACT_ALLOW, "tgkill", SCMP_A0(SCMP_CMP_EQ, me, 0)); /* abort() */
+    RULE2(l, SCMP_ACT_ALLOW, "prlimit64", SCMP_A0(SCMP_CMP_EQ, 0, 0),
+          SCMP_A2(SCMP_CMP_EQ, 0, 0)); /* only reads */
 }
 
 int role_guard_seal(struct err *e)
@@ -380,9 +381,9 @@ static void sandbox_sockets(struct list *l, const char *call)
             RULE1(l, no, call, SCMP_A0(SCMP_CMP_MASKED_EQ, LOW32, family));
     /* Above AF_NETLINK, and with anything in the upper half, which no honest
      * caller has. */
-    RULE1(l, no, call, SCMP_A0(SCMP_CMP_GT, AF_NETLINK));
-    RULE2(l, no, call, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK),
-          SCMP_A2(SCMP_CMP_NE, NETLINK_ROUTE));
+    RULE1(l, no, call, SCMP_A0(SCMP_CMP_GT, AF_NETLINK, 0));
+    RULE2(l, no, call, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK, 0),
+          SCMP_A2(SCMP_CMP_NE, NETLINK_ROUTE, 0));
 }
 
 static void sandbox_arguments(struct list *l)

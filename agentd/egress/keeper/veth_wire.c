@@ -219,10 +219,11 @@ int veth_wire_listens(int fd, const uint8_t addr[4], struct err *e)
         struct inet_diag_req_v2 req;
         struct rtattr attr;
         struct inet_diag_bc_op op;
-        struct inet_diag_hostcond cond;
-        uint8_t addr[4];
+        uint8_t cond[sizeof(struct inet_diag_hostcond) + 4]; /* with its address */
     } q;
-    const size_t filter = sizeof q.op + sizeof q.cond + sizeof q.addr;
+    const struct inet_diag_hostcond cond = {
+        .family = AF_INET, .prefix_len = 32, .port = -1};
+    const size_t filter = sizeof q.op + sizeof q.cond;
     struct reply r;
     struct nlmsghdr *h = NULL;
 
@@ -238,10 +239,8 @@ int veth_wire_listens(int fd, const uint8_t addr[4], struct err *e)
     q.op.code = INET_DIAG_BC_S_COND;
     q.op.yes = (unsigned char)filter;
     q.op.no = (unsigned short)(filter + 4);
-    q.cond.family = AF_INET;
-    q.cond.prefix_len = 32;
-    q.cond.port = -1;
-    memcpy(q.addr, addr, sizeof q.addr);
+    memcpy(q.cond, &cond, sizeof cond);
+    memcpy(q.cond + sizeof cond, addr, 4);
     if (ask(fd, &q.head, &r, &h, e) < 0)
         return err_wrap(e, "listening sockets");
     return h != NULL;

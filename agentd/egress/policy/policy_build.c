@@ -19,6 +19,7 @@ static void clean(char *text)
             *text = '?';
 }
 
+PRINTF_LIKE(5, 0)
 static void fault_add(struct policy_build *b, const struct policy_source *source,
                       bool is_warning, const char *path, const char *fmt, va_list ap)
 {

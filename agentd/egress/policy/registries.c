@@ -30,7 +30,7 @@ static const struct client {
      {{"/etc/apt/sources.list", REGISTRIES_APT, NULL},
       {"/etc/apt/sources.list.d/*.list", REGISTRIES_APT, NULL},
       {"/etc/apt/sources.list.d/*.sources", REGISTRIES_DEB822, NULL}},
-     {{NULL}}},
+     {{0}}},
     {"npm",
      {"npm_config_registry", "NPM_CONFIG_REGISTRY"},
      {{"~/.npmrc", REGISTRIES_KEYS, "registry *:registry"},
@@ -52,7 +52,7 @@ static const struct client {
      {"YARN_NPM_REGISTRY_SERVER", "YARN_REGISTRY"},
      {{"~/.yarnrc", REGISTRIES_KEYS, "registry"},
       {"~/.yarnrc.yml", REGISTRIES_KEYS, "npmregistryserver"}},
-     {{NULL}}},
+     {{0}}},
     {"pip",
      {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"},
      {{"/etc/pip.conf", REGISTRIES_KEYS, "index-url extra-index-url"},
@@ -85,12 +85,12 @@ static const struct client {
      {NULL},
      {{"~/.m2/settings.xml", REGISTRIES_MAVEN, NULL},
       {"/etc/maven/settings.xml", REGISTRIES_MAVEN, NULL}},
-     {{NULL}}},
+     {{0}}},
     {"gem",
      {NULL},
      {{"~/.gemrc", REGISTRIES_KEYS, ":sources sources"},
       {"/etc/gemrc", REGISTRIES_KEYS, ":sources sources"}},
-     {{NULL}}},
+     {{0}}},
 };
 
 struct search {
