@@ -9,6 +9,7 @@
 
 #include "agentd/egress/guard/keeper_link.h"
 #include "common/sock.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 static struct nft_pin *pin_of(struct dns_scene *s, const struct nft_pin *like)
@@ -85,13 +86,8 @@ static void on_limit(void *arg)
 
 void dns_scene_policy(struct dns_scene *s, const char *policy)
 {
-    static struct policy_faults faults;
-
-    memset(&faults, 0, sizeof(faults));
     policy_unref(s->ward.policy);
-    s->ward.policy = policy_compile(span_str(policy), NULL, &faults);
-    if (!s->ward.policy)
-        fail_msg("%s: %s", policy, faults.n ? faults.at[0].text : "no memory");
+    s->ward.policy = policy_text(policy);
 }
 
 void dns_scene_open(struct dns_scene *s, const char *policy)

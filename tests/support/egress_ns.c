@@ -11,37 +11,13 @@
 #include <sys/wait.h>
 
 #include "agentd/egress/kernel/rt.h"
+#include "tests/support/own_ns.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 enum {
     SKIP = 77
 };
-
-static void put_file(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-    if (fd >= 0) {
-        NEED(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-        (void)close(fd);
-    }
-}
-
-static void enter(bool is_user)
-{
-    char map[64];
-    unsigned uid = getuid(), gid = getgid();
-
-    if (unshare(CLONE_NEWNET | (is_user ? CLONE_NEWUSER : 0)) < 0)
-        _exit(SKIP);
-    if (!is_user)
-        return;
-    put_file("/proc/self/setgroups", "deny");
-    (void)snprintf(map, sizeof(map), "0 %u 1", uid);
-    put_file("/proc/self/uid_map", map);
-    (void)snprintf(map, sizeof(map), "0 %u 1", gid);
-    put_file("/proc/self/gid_map", map);
-}
 
 void egress_ns_run(void (*body)(void), bool is_user)
 {
@@ -52,7 +28,8 @@ void egress_ns_run(void (*body)(void), bool is_user)
     pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        enter(is_user || geteuid() != 0);
+        if (own_ns_enter(CLONE_NEWNET | (is_user ? CLONE_NEWUSER : 0)) < 0)
+            _exit(SKIP);
         body();
         (void)fflush(NULL);
         _exit(0);
@@ -64,17 +41,6 @@ void egress_ns_run(void (*body)(void), bool is_user)
         skip();
     }
     assert_int_equal(status, 0);
-}
-
-struct policy *egress_ns_compile(const char *text)
-{
-    static struct policy_faults faults;
-    struct policy *p = policy_compile(span_str(text), NULL, &faults);
-
-    for (size_t i = 0; p == NULL && i < faults.n; i++)
-        (void)fprintf(stderr, "policy: %s: %s\n", faults.at[i].path, faults.at[i].text);
-    NEED(p != NULL);
-    return p;
 }
 
 static int guard_socket(int family, int type, uint16_t port)
@@ -134,7 +100,7 @@ void egress_ns_seal(struct egress_ns *s, const char *policy)
 
 void egress_ns_policy(struct egress_ns *s, const char *policy)
 {
-    struct policy *p = egress_ns_compile(policy);
+    struct policy *p = policy_text(policy);
 
     s->sandbox.policy = p;
     NEED_OK(nft_sandbox_set(s->nft, &s->sandbox, &e));

@@ -56,7 +56,6 @@ void egress_ns_seal(struct egress_ns *s, const char *policy);
 void egress_ns_policy(struct egress_ns *s, const char *policy);
 void egress_ns_done(struct egress_ns *s);
 
-struct policy *egress_ns_compile(const char *policy);
 void egress_ns_listen(int ret_tcp[2], int ret_udp[2], uint16_t *ret_tcp_port,
                       uint16_t *ret_udp_port, bool has_ip6);
 /** connect() to "address:port": 0, or the errno; ETIMEDOUT when it is neither within

@@ -14,6 +14,7 @@
 #include "agentd/egress/guard/keeper_link.h"
 #include "agentd/egress/guard/names.h"
 #include "agentd/egress/guard/pins.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 /* -- the name server ----------------------------------------------------------------- */
@@ -156,17 +157,6 @@ static void open_keeper(struct flows_scene *s)
 
 /* -- opening and closing ------------------------------------------------------------- */
 
-static struct policy *compile(const char *text)
-{
-    struct policy_faults *faults = mem_zalloc(1, sizeof(*faults));
-    struct policy *p = policy_compile(span_str(text), NULL, faults);
-
-    if (!p)
-        fail_msg("%s: %s: %s", text, faults->at[0].path, faults->at[0].text);
-    mem_free(faults);
-    return p;
-}
-
 static void on_stop(void *arg)
 {
     loop_stop(((struct flows_scene *)arg)->loop);
@@ -190,7 +180,7 @@ void flows_scene_open(struct flows_scene *s, const char *policy)
     s->ward.guard = &s->guard;
     s->ward.index = 1;
     (void)snprintf(s->ward.name, sizeof(s->ward.name), "box");
-    s->ward.policy = compile(policy);
+    s->ward.policy = policy_text(policy);
     s->ward.pins = pins_new(&s->ward, &e);
     s->ward.names = names_new(&s->ward, &e);
     s->ward.flows = flows_new(&s->ward, none, &e);
@@ -218,7 +208,7 @@ void flows_scene_policy(struct flows_scene *s, const char *policy)
 {
     struct policy *old = s->ward.policy;
 
-    s->ward.policy = compile(policy);
+    s->ward.policy = policy_text(policy);
     names_reload(s->ward.names);
     pins_reload(s->ward.pins);
     flows_reload(s->ward.flows);

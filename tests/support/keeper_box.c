@@ -15,6 +15,7 @@
 
 #include "common/sock.h"
 #include "tests/support/keeper_scene.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 enum {
@@ -207,7 +208,7 @@ static int end_of(struct keeper_scene *s, int rc)
 int keeper_box_add(struct keeper_scene *s, struct keeper_box *b, const char *name,
                    const char *policy)
 {
-    struct policy *p = keeper_scene_policy(policy);
+    struct policy *p = policy_text(policy);
     struct netns *ns = netns_open(NULL, b->pid, &s->e);
     struct keeper_add a = {
         .name = name, .tier = EGRESS_SEALED, .policy = p, .take_ns = &ns, .pid = b->pid};
@@ -224,7 +225,7 @@ int keeper_box_add(struct keeper_scene *s, struct keeper_box *b, const char *nam
 
 int keeper_box_reload(struct keeper_scene *s, const char *name, const char *policy)
 {
-    struct policy *p = keeper_scene_policy(policy);
+    struct policy *p = policy_text(policy);
     int rc;
 
     s->is_done = false;

@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -22,6 +21,7 @@
 #include "agentd/egress/egress.h"
 #include "common/log.h"
 #include "common/sock.h"
+#include "tests/support/own_ns.h"
 #include "tests/support/test.h"
 
 static void die(const char *what)
@@ -31,47 +31,6 @@ static void die(const char *what)
 }
 
 /* -- namespaces ---------------------------------------------------------------------- */
-
-static bool write_file(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-    if (fd >= 0)
-        close(fd);
-    return ok;
-}
-
-static bool lo_up(void)
-{
-    struct ifreq r = {.ifr_name = "lo"};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    bool ok;
-
-    r.ifr_flags = IFF_UP | IFF_RUNNING;
-    ok = fd >= 0 && ioctl(fd, SIOCSIFFLAGS, &r) == 0;
-    close(fd);
-    return ok;
-}
-
-/* As an ordinary user: root of a user namespace, which is enough for all of this. */
-static bool enter_namespaces(void)
-{
-    char map[64];
-    uid_t uid = geteuid();
-    gid_t gid = getegid();
-
-    if (uid == 0)
-        return unshare(CLONE_NEWNET) == 0 && lo_up();
-    if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
-        return false;
-    (void)snprintf(map, sizeof map, "0 %u 1", uid);
-    if (!write_file("/proc/self/uid_map", map) ||
-        !write_file("/proc/self/setgroups", "deny"))
-        return false;
-    (void)snprintf(map, sizeof map, "0 %u 1", gid);
-    return write_file("/proc/self/gid_map", map) && lo_up();
-}
 
 int keeper_scene_program(pid_t pid, const char *const argv[])
 {
@@ -111,7 +70,7 @@ bool keeper_scene_main(int argc, char **argv, int *ret_code)
         return true;
     }
     log_setup(false, getenv("KEEPER_SCENE_LOG") ? LOG_DEBUG : LOG_ERR);
-    if (!enter_namespaces()) {
+    if (own_ns_enter(CLONE_NEWNET) < 0 || !own_ns_lo_up()) {
         printf("skipped: the kernel gives no namespace here: %s\n", strerror(errno));
         *ret_code = 1;
     } else if (keeper_scene_program(0, ip) != 0 || keeper_scene_program(0, nft) != 0) {
@@ -180,7 +139,7 @@ _Noreturn static void be_world(int ready)
     struct pollfd p[3];
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (unshare(CLONE_NEWNET) < 0 || !lo_up())
+    if (unshare(CLONE_NEWNET) < 0 || !own_ns_lo_up())
         die("world");
     p[0].fd = bind_world(SOCK_STREAM, 8080);
     p[1].fd = bind_world(SOCK_STREAM, 5432);
@@ -338,17 +297,4 @@ void keeper_scene_until_status(struct keeper_scene *s, const char *name, const c
         keeper_scene_run(s, 10, NULL);
     }
     fail_msg("no %s in %s", text, got);
-}
-
-struct policy *keeper_scene_policy(const char *json)
-{
-    struct policy_faults *f = calloc(1, sizeof *f);
-    struct policy *p = policy_compile(span_str(json), NULL, f);
-
-    if (!p) {
-        fprintf(stderr, "policy: %s: %s\n", f->at[0].path, f->at[0].text);
-        abort();
-    }
-    free(f);
-    return p;
 }

@@ -46,7 +46,6 @@ void keeper_scene_until_status(struct keeper_scene *s, const char *name,
                                const char *text);
 /** Runs a program with its output dropped; its exit code. @pid  in whose network; 0: ours */
 int keeper_scene_program(pid_t pid, const char *const argv[]);
-struct policy *keeper_scene_policy(const char *json);
 
 struct keeper_box {
     pid_t pid;

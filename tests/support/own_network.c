@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/ipv6.h>
 #include <net/if.h>
 #include <sched.h>
@@ -12,31 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-static int put_file(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
-
-    if (fd >= 0)
-        (void)close(fd);
-    return n < 0 ? -1 : 0;
-}
-
-static int unshare_as_user(void)
-{
-    char map[64];
-    uid_t uid = getuid();
-    gid_t gid = getgid();
-
-    if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0)
-        return -1;
-    (void)put_file("/proc/self/setgroups", "deny");
-    (void)snprintf(map, sizeof(map), "0 %u 1", uid);
-    if (put_file("/proc/self/uid_map", map) < 0)
-        return -1;
-    (void)snprintf(map, sizeof(map), "0 %u 1", gid);
-    return put_file("/proc/self/gid_map", map);
-}
+#include "tests/support/own_ns.h"
 
 static int add_ip4(int fd, const char *label, const char *addr, const char *mask)
 {
@@ -72,10 +47,9 @@ static void add_ip6(const char *addr)
 
 static int set_addresses(void)
 {
-    struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), rc;
 
-    rc = fd < 0 || ioctl(fd, SIOCSIFFLAGS, &r) < 0 ||
+    rc = fd < 0 || !own_ns_lo_up() ||
          add_ip4(fd, "lo:1", "203.0.113.1", "255.255.255.0") < 0 ||
          add_ip4(fd, "lo:2", "198.51.100.1", "255.255.255.0") < 0 ||
          add_ip4(fd, "lo:3", "10.1.0.1", "255.255.0.0") < 0;
@@ -87,10 +61,10 @@ static int set_addresses(void)
 
 bool own_network_enter(void)
 {
-    int rc = geteuid() == 0 ? unshare(CLONE_NEWNET) : -1;
+    int rc = own_ns_enter(CLONE_NEWNET);
 
-    if (rc < 0)
-        rc = unshare_as_user();
+    if (rc < 0) /* root of a container without CAP_SYS_ADMIN */
+        rc = own_ns_enter(CLONE_NEWNET | CLONE_NEWUSER);
     if (rc < 0 || set_addresses() < 0) {
         (void)printf("skipped: no network namespace here: %s\n", strerror(errno));
         return false;

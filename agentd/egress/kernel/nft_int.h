@@ -200,7 +200,7 @@ void rule_tproxy(struct nft_batch *b, uint16_t port);
 void rule_reject(struct nft_batch *b, bool is_reset);
 void rule_verdict(struct nft_batch *b, int verdict, const char *chain);
 
-/* -- our rules (nft_rules.c) --------------------------------------------------------- */
+/* -- our rules (nft_table.c, nft_judge.c, nft_ingress.c) ----------------------------- */
 
 /** What a policy comes to for the kernel. */
 struct nft_plan {

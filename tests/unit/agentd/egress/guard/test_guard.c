@@ -24,6 +24,7 @@
 #include "agentd/egress/policy/policy.h"
 #include "common/buf.h"
 #include "common/sock.h"
+#include "tests/support/own_ns.h"
 #include "tests/support/test.h"
 
 enum {
@@ -51,15 +52,6 @@ struct scene {
 
 /* -- namespaces ---------------------------------------------------------------------- */
 
-static int put(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
-
-    (void)close(fd);
-    return n == (ssize_t)strlen(text) ? 0 : -1;
-}
-
 static int seal(int *ret)
 {
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
@@ -76,15 +68,7 @@ static int seal(int *ret)
 
 static bool enter(void)
 {
-    char uids[32], gids[32];
-
-    (void)snprintf(uids, sizeof(uids), "0 %u 1", geteuid());
-    (void)snprintf(gids, sizeof(gids), "0 %u 1", getegid());
-    if (geteuid() != 0 &&
-        (unshare(CLONE_NEWUSER) < 0 || put("/proc/self/setgroups", "deny") < 0 ||
-         put("/proc/self/uid_map", uids) < 0 || put("/proc/self/gid_map", gids) < 0))
-        return false;
-    return unshare(CLONE_NEWNET) == 0 && seal(&world) == 0 &&
+    return own_ns_enter(CLONE_NEWNET) == 0 && seal(&world) == 0 &&
            unshare(CLONE_NEWNET) == 0 && seal(&sandbox) == 0 &&
            setns(world, CLONE_NEWNET) == 0;
 }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "agentd/egress/policy/learn.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 static const struct ip_net host_net = {{AF_INET, {203, 0, 113, 0}}, 24};
@@ -20,19 +21,13 @@ struct scene {
 
 static struct policy *policy(const char *mode)
 {
-    static struct policy_faults faults;
     char text[256];
-    struct policy *p;
 
-    faults = (struct policy_faults){.n = 0};
     (void)snprintf(text, sizeof(text),
                    "{\"version\":1,\"mode\":\"%s\",\"allow\":[\"api.example.com\"],"
                    "\"deny\":[\"evil.example.com:443\"]}",
                    mode);
-    p = policy_compile(span_str(text), NULL, &faults);
-    if (p == NULL)
-        fail_msg("%s", faults.at[0].text);
-    return p;
+    return policy_text(text);
 }
 
 static int start(void **state)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "tests/support/keeper_scene.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 #define WORLD KEEPER_SCENE_WORLD
@@ -202,7 +203,7 @@ static int reload_with_fault(struct keeper_scene *s, struct policy *p, unsigned 
 static void a_reload_without_memory_leaves_the_old_policy(void **state)
 {
     struct keeper_scene *s = *state;
-    struct policy *p = keeper_scene_policy(SHUT);
+    struct policy *p = policy_text(SHUT);
     struct keeper_box b;
     unsigned failed = 0;
 
@@ -229,7 +230,7 @@ static void a_reload_without_memory_leaves_the_old_policy(void **state)
 static void an_addition_without_memory_opens_nothing(void **state)
 {
     struct keeper_scene *s = *state;
-    struct policy *p = keeper_scene_policy(OPEN);
+    struct policy *p = policy_text(OPEN);
     struct keeper_box b;
     unsigned files = 0, failed = 0;
     char got[16384];
@@ -442,7 +443,7 @@ static void a_sandbox_that_is_gone_is_an_error(void **state)
 {
     struct keeper_scene *s = *state;
     struct keeper_box b;
-    struct policy *p = keeper_scene_policy(OPEN);
+    struct policy *p = policy_text(OPEN);
     struct netns *ns;
     struct keeper_add a = {.name = "gone", .tier = EGRESS_SEALED, .policy = p};
     unsigned files;

@@ -27,6 +27,7 @@
 #include "common/crypto.h"
 #include "common/loop.h"
 #include "common/tls.h"
+#include "tests/support/own_ns.h"
 #include "tests/support/test.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -105,26 +106,10 @@ static int guard_role(enum who who)
     return 0;
 }
 
-static int put(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY);
-    ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
-
-    (void)close(fd);
-    return n == (ssize_t)strlen(text) ? 0 : -1;
-}
-
 /* Root of a user namespace of its own, which is how a sandbox's first process is. */
 static int become_mapped_root(void)
 {
-    char uids[32], gids[32];
-
-    (void)snprintf(uids, sizeof(uids), "0 %u 1", geteuid());
-    (void)snprintf(gids, sizeof(gids), "0 %u 1", getegid());
-    if (unshare(CLONE_NEWUSER) < 0 || put("/proc/self/setgroups", "deny") < 0 ||
-        put("/proc/self/uid_map", uids) < 0 || put("/proc/self/gid_map", gids) < 0)
-        return NO_RIGHTS;
-    return 0;
+    return own_ns_enter(CLONE_NEWUSER) < 0 ? NO_RIGHTS : 0;
 }
 
 static int the_sandbox_role(enum who who)

@@ -2,6 +2,7 @@
 /* In a network namespace of its own as the host, with real interfaces. */
 #include "agentd/egress/keeper/veth.h"
 
+#include "tests/support/own_ns.h"
 #include "tests/support/test.h"
 
 #include <arpa/inet.h>
@@ -455,30 +456,6 @@ static void every_allocation_failure_is_clean(void **state)
     FAIL_EACH_ALLOC(look_and_free());
 }
 
-/* -- a namespace of our own ---------------------------------------------------------- */
-
-static int write_text(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : write(fd, text, strlen(text));
-
-    if (fd >= 0)
-        (void)close(fd); /* the write is what counts */
-    return n < 0 ? -1 : 0;
-}
-
-/* An ordinary user is root in a user namespace. */
-static int enter_host(void)
-{
-    char map[64];
-    uid_t uid = geteuid();
-
-    if (unshare(uid ? CLONE_NEWUSER | CLONE_NEWNET : CLONE_NEWNET) < 0)
-        return -1;
-    (void)snprintf(map, sizeof map, "0 %u 1", (unsigned)uid);
-    return uid && write_text("/proc/self/uid_map", map) < 0 ? -1 : 0;
-}
-
 int main(void)
 {
 #define SCENE_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -496,7 +473,8 @@ int main(void)
         SCENE_TEST(every_allocation_failure_is_clean),
     };
 
-    if (setenv("PATH", "/usr/sbin:/sbin:/usr/bin:/bin", 1) < 0 || enter_host() < 0) {
+    if (setenv("PATH", "/usr/sbin:/sbin:/usr/bin:/bin", 1) < 0 ||
+        own_ns_enter(CLONE_NEWNET) < 0) {
         (void)printf("left out: this kernel lets us make no network namespace\n");
         return 0;
     }

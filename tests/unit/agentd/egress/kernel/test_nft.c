@@ -14,6 +14,7 @@
 #include "agentd/egress/kernel/nflog.h"
 #include "agentd/egress/kernel/nft_int.h"
 #include "tests/support/egress_ns.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 static const char plain[] =
@@ -373,7 +374,7 @@ static struct policy *many_networks(unsigned n)
                       i == 0 ? "" : ",", i >> 16 & 255, i >> 8 & 255, i & 255,
                       1000 + i % 7, i) == 0);
     NEED(buf_adds(&text, "]}") == 0 && buf_add(&text, "", 1) == 0);
-    p = egress_ns_compile((const char *)text.p);
+    p = policy_text((const char *)text.p);
     return p;
 }
 

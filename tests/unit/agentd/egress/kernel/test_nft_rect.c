@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agentd/egress/kernel/nft_int.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 static void put(struct nft_rects *r, const char *net, uint16_t first, uint16_t last)
@@ -156,18 +157,9 @@ static int plan_once(const struct policy *p)
     return 0;
 }
 
-static struct policy *compile(const char *text)
-{
-    static struct policy_faults faults;
-    struct policy *p = policy_compile(span_str(text), NULL, &faults);
-
-    assert_non_null(p);
-    return p;
-}
-
 static void a_plan_takes_what_the_policy_says(void **state)
 {
-    struct policy *p = compile(
+    struct policy *p = policy_text(
         "{\"version\":1,\"name\":\"t\",\"allow\":[\"a.example.com\",\"203.0.113.0/"
         "24:443\","
         "\"203.0.113.9:400-500\",\"10.0.0.0/8:1\"],\"deny\":[\"198.51.100.0/24:1-65535\","

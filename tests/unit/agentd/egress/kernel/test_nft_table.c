@@ -13,6 +13,7 @@
 #include "agentd/egress/kernel/nft_int.h"
 #include "common/buf.h"
 #include "tests/support/egress_ns.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 #define DOCUMENT "docs/EGRESS.md"
@@ -85,7 +86,7 @@ static void list(struct buf *out)
 
 static void print_tier(enum egress_tier tier, struct buf *out)
 {
-    struct policy *p = egress_ns_compile(shown);
+    struct policy *p = policy_text(shown);
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
     struct nft_sandbox s;
     struct nft_base base;
@@ -182,7 +183,7 @@ static int build_all(enum egress_tier tier, const struct policy *p)
 
 static void building_survives_each_allocation_that_fails(void **state)
 {
-    struct policy *p = egress_ns_compile(shown);
+    struct policy *p = policy_text(shown);
 
     UNUSED_ARG(state);
     FAIL_EACH_ALLOC(build_all(EGRESS_SEALED, p));
@@ -196,7 +197,7 @@ static void failing(void)
 {
     struct nft_base base = {.tier = EGRESS_SEALED};
     struct egress_ns s;
-    struct policy *p = egress_ns_compile(shown);
+    struct policy *p = policy_text(shown);
     const struct policy *old;
     unsigned k = 0;
     int rc = -1;

@@ -3,19 +3,10 @@
 
 #include <stdio.h>
 
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
 #define NOW INT64_C(1800000000)
-
-static struct policy *compile(const char *text)
-{
-    static struct policy_faults faults;
-    struct policy *p = policy_compile(span_str(text), NULL, &faults);
-
-    if (!p)
-        fail_msg("%s: %s", faults.at[0].path, faults.at[0].text);
-    return p;
-}
 
 /* "name|address[:port][/udp]" */
 static void ask(const struct policy *p, const struct floor *floor, const char *text,
@@ -116,7 +107,7 @@ static void floor_deny_allow_default_in_this_order(void **state)
         {"8.8.8.8:53/udp", "floor: port 53", false, VERDICT_FLOOR},
         {"93.184.216.34:25", "default deny", false, VERDICT_DEFAULT},
     };
-    struct policy *p = compile(
+    struct policy *p = policy_text(
         "{\"version\": 1, \"allow\": [\"api.example.com\", \"*.tree.example.org\","
         " \"db.example.com:5432/tcp\", \"203.0.113.0/24:8080\", \"10.1.0.0/16:22\","
         " {\"to\": \"old.example.com\", \"expires\": \"2020-01-01T00:00:00Z\"},"
@@ -148,7 +139,7 @@ static void an_open_default_keeps_floor_and_deny(void **state)
         {"198.51.100.1:80", "deny rule 3", false, VERDICT_DENY},
         {"www.example.com|198.51.100.1:80", "deny rule 3", false, VERDICT_DENY},
     };
-    struct policy *p = compile(
+    struct policy *p = policy_text(
         "{\"version\": 1, \"default\": \"allow\", \"allow\": [\"192.168.7.0/24\"],"
         " \"deny\": [\"bad.example.com\", \"worse.example.com:1-65535\","
         " \"198.51.100.0/24:80\"]}");
@@ -167,12 +158,12 @@ static void a_question_is_allowed_while_a_port_is_left(void **state)
          VERDICT_ALLOW},
     };
     struct policy *p =
-        compile("{\"version\": 1, \"allow\": [\"one.example.com:80-81\","
-                " \"two.example.com:80-90\", \"*.example.com:9999\", "
-                "\"three.example.com:80-81\"],"
-                " \"deny\": [\"one.example.com:80\", \"two.example.com:85-95\","
-                " \"two.example.com:80-84\", \"two.example.com:9000-10000\","
-                " \"three.example.com:80\", \"three.example.com:81-90\"]}");
+        policy_text("{\"version\": 1, \"allow\": [\"one.example.com:80-81\","
+                    " \"two.example.com:80-90\", \"*.example.com:9999\", "
+                    "\"three.example.com:80-81\"],"
+                    " \"deny\": [\"one.example.com:80\", \"two.example.com:85-95\","
+                    " \"two.example.com:80-84\", \"two.example.com:9000-10000\","
+                    " \"three.example.com:80\", \"three.example.com:81-90\"]}");
 
     (void)state;
     check_rows(p, NULL, rows, COUNT_OF(rows));
@@ -189,8 +180,8 @@ static void the_machines_own_addresses_cannot_be_allowed(void **state)
         {"10.0.0.9:443", "floor: an address of this machine", false, VERDICT_FLOOR},
         {"10.0.0.8:443", "allow rule 2", true, VERDICT_ALLOW},
     };
-    struct policy *p = compile("{\"version\": 1, \"allow\": [\"203.0.113.0/24\","
-                               " \"10.0.0.0/8\", \"www.example.com\"]}");
+    struct policy *p = policy_text("{\"version\": 1, \"allow\": [\"203.0.113.0/24\","
+                                   " \"10.0.0.0/8\", \"www.example.com\"]}");
     struct ip_net own[2];
     struct floor floor = {own, 2};
 
@@ -212,9 +203,9 @@ static void the_most_particular_rule_is_the_one_named(void **state)
         {"203.0.112.2:443", "allow rule 4", true, VERDICT_ALLOW},
     };
     struct policy *p =
-        compile("{\"version\": 1, \"allow\": [\"*.example.com\", \"*.b.example.com\","
-                " {\"to\": \"a.b.example.com\", \"tls\": false}, \"203.0.112.0/23\","
-                " \"203.0.113.0/24\", \"203.0.113.1\"]}");
+        policy_text("{\"version\": 1, \"allow\": [\"*.example.com\", \"*.b.example.com\","
+                    " {\"to\": \"a.b.example.com\", \"tls\": false}, \"203.0.112.0/23\","
+                    " \"203.0.113.0/24\", \"203.0.113.1\"]}");
 
     (void)state;
     check_rows(p, NULL, rows, COUNT_OF(rows));
@@ -223,7 +214,7 @@ static void the_most_particular_rule_is_the_one_named(void **state)
 
 static void ports_to_pin_are_those_of_narrow_rules(void **state)
 {
-    struct policy *p = compile(
+    struct policy *p = policy_text(
         "{\"version\": 1, \"allow\": [\"a.example.com:8000-8003\", \"*.example.com\","
         " \"a.example.com:20000-20016\", \"a.example.com:52-54\","
         " {\"to\": \"a.example.com\", \"ports\": [22, 25, 8001],"
@@ -249,7 +240,7 @@ static void ports_are_right_at_the_ends_of_words(void **state)
 {
     static const uint16_t want[] = {1,  60, 61,  62,  65,  66,    67,    68,
                                     69, 70, 127, 128, 129, 65530, 65531, 65534};
-    struct policy *p = compile(
+    struct policy *p = policy_text(
         "{\"version\": 1, \"allow\": [\"a.example:60-70\", \"a.example:65530-65535\","
         " \"a.example:1\", \"a.example:127-129\", \"b.example:64\", \"b.example:191\","
         " \"c.example:63-64\"],"
@@ -286,7 +277,7 @@ static void only_tcp_and_questions_are_carried(void **state)
                 {IPPROTO_UDP, 0, true},    {IPPROTO_UDP, 443, false},
                 {IPPROTO_UDP, 53, false},  {IPPROTO_ICMP, 0, false},
                 {IPPROTO_SCTP, 443, false}};
-    struct policy *p = compile("{\"version\": 1, \"default\": \"allow\"}");
+    struct policy *p = policy_text("{\"version\": 1, \"default\": \"allow\"}");
     struct verdict v;
 
     (void)state;
@@ -320,7 +311,7 @@ static void a_verdicts_text_is_never_half_a_character(void **state)
             assert_int_equal(buf_adds(&text, "\xe2\x82\xac"), 0);
         assert_int_equal(buf_adds(&text, "\"}]}"), 0);
         assert_int_equal(buf_add(&text, "", 1), 0);
-        p = compile((const char *)text.p);
+        p = policy_text((const char *)text.p);
         decide(p, NULL, &t, NOW, &v);
         assert_true(v.allowed);
         assert_string_equal(v.text + strlen(v.text) - 4, "\xe2\x82\xac)");
@@ -345,7 +336,7 @@ static void a_thousand_names_are_found(void **state)
                          0);
     assert_int_equal(buf_adds(&text, "]}"), 0);
     assert_int_equal(buf_add(&text, "", 1), 0);
-    p = compile((const char *)text.p);
+    p = policy_text((const char *)text.p);
     for (unsigned i = 0; i < 4000; i++) {
         (void)snprintf(target, sizeof target, "%sn%u.example.com:443", i % 2 ? "a." : "",
                        i);
@@ -368,9 +359,9 @@ static void a_thousand_names_are_found(void **state)
 static void the_longest_name_is_walked_to_its_end(void **state)
 {
     char name[HOST_MAX + 8];
-    struct policy *p = compile("{\"version\": 1, \"allow\": [\"*.b.lan:1\"],"
-                               " \"deny\": [\"*.a.lan:1\"], \"default\": \"allow\","
-                               " \"limits\": {\"labels\": 127}}");
+    struct policy *p = policy_text("{\"version\": 1, \"allow\": [\"*.b.lan:1\"],"
+                                   " \"deny\": [\"*.a.lan:1\"], \"default\": \"allow\","
+                                   " \"limits\": {\"labels\": 127}}");
     struct target t = {.name = name, .port = 1, .protocol = IPPROTO_TCP};
     struct verdict v;
 
