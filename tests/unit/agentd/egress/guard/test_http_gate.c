@@ -297,8 +297,8 @@ static void an_answer_without_an_end_is_never_followed_by_words(void **state)
         "HTTP/1.1 200 OK\r\n\r\nabc",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         "220 mail.example ESMTP\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: "
-        "0\r\n\r\n",
+        ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     };
 

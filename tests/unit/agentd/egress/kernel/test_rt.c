@@ -122,11 +122,12 @@ static void ip(const char *const *arg)
 
 static const struct rt_link *find(const struct rt_link *l, int n, const char *name)
 {
-    for (int i = 0; i < n; i++)
-        if (strcmp(l[i].name, name) == 0)
-            return &l[i];
-    NEED(!"there is such a link");
-    return NULL;
+    int i = 0;
+
+    while (i < n && strcmp(l[i].name, name) != 0)
+        i++;
+    NEED(i < n);
+    return &l[i];
 }
 
 static void links(void)
