@@ -380,6 +380,8 @@ static int open_table(struct keeper *k, struct err *e)
         (void)snprintf(table, sizeof table, "agentd_guard_%u",
                        k->conf.guard_uid); /* it fits */
         nft_own_table(k->host, table);
+    } else {
+        nft_keep_table(k->host);
     }
     k->is_host_stale = true;
     return 0;

@@ -6,6 +6,7 @@
  */
 #include "agentd/egress/kernel/nft.h"
 
+#include <errno.h>
 #include <linux/netfilter.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +60,12 @@ struct nft *nft_open(int *take_fd, struct err *e)
 void nft_own_table(struct nft *n, const char *name)
 {
     (void)snprintf(n->table, sizeof n->table, "%s", name); /* the caller's: it fits */
-    n->batch.is_owned = true;
+    n->batch.table_flags = NFT_TABLE_F_OWNER;
+}
+
+void nft_keep_table(struct nft *n)
+{
+    n->batch.table_flags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST;
 }
 
 const char *nft_table(const struct nft *n)
@@ -314,8 +320,9 @@ static int put_all(struct nft *fresh, const struct nft_base *base,
     return put_guard_nets(fresh, NULL, 0, 0) < 0 ? no_memory(e) : 0;
 }
 
-int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
-                size_t n_sandboxes, struct err *e)
+/* One try: what is there before it, and what the kernel knows, is as the batch's flags say. */
+static int restore(struct nft *n, const struct nft_base *base,
+                   const struct nft_sandbox *s, size_t n_sandboxes, struct err *e)
 {
     struct nft *fresh = mem_zalloc(1, sizeof(*fresh));
     int rc;
@@ -349,6 +356,31 @@ int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_san
     rects_done(&fresh->guard_for);
     mem_free(fresh->known);
     mem_free(fresh);
+    return rc;
+}
+
+static bool is_other_kind(const struct err *e)
+{
+    return e->code == ERR_SYS && (e->sys == EOPNOTSUPP || e->sys == EINVAL);
+}
+
+int nft_restore(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
+                size_t n_sandboxes, struct err *e)
+{
+    struct err why = {0};
+    int rc = restore(n, base, s, n_sandboxes, &why);
+
+    if (rc < 0 && n->batch.table_flags & NFT_TABLE_F_PERSIST && is_other_kind(&why)) {
+        n->batch.is_plain_before = true; /* of a version that kept it otherwise */
+        rc = restore(n, base, s, n_sandboxes, &why);
+        n->batch.is_plain_before = false;
+        if (rc < 0 && is_other_kind(&why)) {
+            n->batch.table_flags = 0; /* a kernel before 6.9 */
+            rc = restore(n, base, s, n_sandboxes, &why);
+        }
+    }
+    if (rc < 0 && e)
+        *e = why;
     return rc;
 }
 
@@ -517,7 +549,7 @@ static int expected(struct nft *n, const struct nft_base *base,
     int rc = 0;
 
     batch_init(&b, n->table, 1);
-    b.is_owned = n->batch.is_owned;
+    b.table_flags = n->batch.table_flags;
     rules_base(&b, base);
     for (size_t i = 0; i < count && rc == 0; i++) {
         const struct known *k = find(n, s[i].index);

@@ -28,13 +28,15 @@ void batch_done(struct nft_batch *b)
 void batch_reset(struct nft_batch *b, const char *table, uint32_t seq)
 {
     struct buf keep = b->bytes;
-    bool is_owned = b->is_owned;
+    uint32_t flags = b->table_flags;
+    bool is_plain_before = b->is_plain_before;
 
     rule_drop(b);
     keep.len = 0;
     batch_init(b, table, seq);
     b->bytes = keep;
-    b->is_owned = is_owned;
+    b->table_flags = flags;
+    b->is_plain_before = is_plain_before;
 }
 
 /* A message's head at the batch's end; NULL when there is no room. */
@@ -125,17 +127,31 @@ static void names(struct nft_batch *b, uint16_t type, uint16_t flags, uint16_t n
     batch_message_end(b, m);
 }
 
-void build_table(struct nft_batch *b)
+static void table(struct nft_batch *b, uint32_t flags)
 {
-    const uint32_t flags = htonl(NFT_TABLE_F_OWNER);
+    const uint32_t wire = htonl(flags);
     struct nlmsghdr *m = batch_message(b, NFT_MSG_NEWTABLE, NLM_F_CREATE);
 
     if (m == NULL)
         return;
     (void)put(m, NFTA_TABLE_NAME, b->table, strlen(b->table) + 1);
-    if (b->is_owned && b->family == NFPROTO_INET)
-        (void)put(m, NFTA_TABLE_FLAGS, &flags, sizeof flags);
+    if (flags != 0)
+        (void)put(m, NFTA_TABLE_FLAGS, &wire, sizeof wire);
     batch_message_end(b, m);
+}
+
+void build_table(struct nft_batch *b)
+{
+    table(b, b->table_flags);
+}
+
+/* Deleting what is not there is an error, so it is made first; what is there has to be asked for as
+ * it is: who asks with these flags for a table that was left becomes its owner. */
+void build_table_anew(struct nft_batch *b)
+{
+    table(b, b->is_plain_before ? 0 : b->table_flags);
+    build_table_drop(b);
+    table(b, b->table_flags);
 }
 
 void build_table_drop(struct nft_batch *b)

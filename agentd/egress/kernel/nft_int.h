@@ -30,6 +30,10 @@
 #define NFT_REFUSED        0x45000000u /* meta mark of a refused packet: | index << 8 | why */
 #define NFT_REFUSED_MASK   0xff000000u
 
+#ifndef NFT_TABLE_F_PERSIST /* Linux 6.9; Debian 12's headers are older */
+#define NFT_TABLE_F_PERSIST 4
+#endif
+
 /** Why a packet was refused; the names are nflog's. */
 enum nft_why {
     NFT_WHY_DEFAULT,  /* nothing allows it */
@@ -93,7 +97,8 @@ struct nft_batch {
     bool is_failed;
     uint8_t family; /* NFPROTO_INET, NFPROTO_NETDEV */
     const char *table;
-    bool is_owned;           /* NFT_TABLE_F_OWNER */
+    uint32_t table_flags;    /* NFT_TABLE_F_*, of the table */
+    bool is_plain_before;    /* what it replaces had none */
     struct nftnl_rule *rule; /* being built */
 };
 void batch_init(struct nft_batch *b, const char *table, uint32_t seq);
@@ -109,6 +114,8 @@ struct nlmsghdr *batch_message(struct nft_batch *b, uint16_t type, uint16_t flag
 void batch_message_end(struct nft_batch *b, const struct nlmsghdr *m);
 
 void build_table(struct nft_batch *b);
+/** Deletes what was there, then makes it. */
+void build_table_anew(struct nft_batch *b);
 void build_table_drop(struct nft_batch *b);
 
 struct nft_hook {

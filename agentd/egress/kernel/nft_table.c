@@ -300,23 +300,17 @@ void rules_base(struct nft_batch *b, const struct nft_base *base)
     bool is_sealed = base->tier == EGRESS_SEALED;
 
     if (base->is_guard_only) {
-        build_table(b);
-        build_table_drop(b);
-        build_table(b);
+        build_table_anew(b);
         base_sets(b, base);
         base_guard(b, base);
         return;
     }
     if (!is_sealed) {
         b->family = NFPROTO_NETDEV;
-        build_table(b);
-        build_table_drop(b);
-        build_table(b);
+        build_table_anew(b);
         b->family = NFPROTO_INET;
     }
-    build_table(b);
-    build_table_drop(b);
-    build_table(b);
+    build_table_anew(b);
     pin_set(b, NFT_SET_PIN4, AF_INET, base->tier);
     pin_set(b, NFT_SET_PIN6, AF_INET6, base->tier);
     build_set(b, &(struct nft_set_def){
