@@ -82,6 +82,7 @@ struct flow *flow_new(struct flows *fs, int *take_fd, const struct sock_addr *fr
     f->prev = &fs->open;
     fs->open = f;
     fs->count++;
+    fs->ward->guard->flows_open++;
     fs->ward->counts.flows++;
     return f;
 }
@@ -97,6 +98,7 @@ static void to_the_dead(struct flow *f)
     f->next = fs->dead;
     fs->dead = f;
     fs->count--;
+    fs->ward->guard->flows_open--;
     fs->ward->counts.flows--;
     f->state = FLOW_DEAD;
     loop_job_defer(&fs->reap);

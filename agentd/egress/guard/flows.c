@@ -33,6 +33,18 @@ static bool is_own(const struct flows *fs, const struct sock_addr *to)
     return false;
 }
 
+/* Descriptors are all sandboxes', and without any the guard can serve none of them. So when three
+ * quarters of the connections that they allow are open, of the last quarter each sandbox has its
+ * part. */
+static bool has_share(const struct flows *fs)
+{
+    const struct guard *g = fs->ward->guard;
+    size_t last = g->flows_max / 4, n = g->n_wards > 0 ? g->n_wards : 1;
+
+    return g->flows_max == 0 || g->flows_open <= g->flows_max - last ||
+           fs->count <= last / n;
+}
+
 /* Before anything is asked or read. False: refused. */
 static bool admit(struct flow *f)
 {
@@ -55,6 +67,13 @@ static bool admit(struct flow *f)
     if (fs->count > FLOWS_MAX) {
         flow_verdict(&v, VERDICT_LIMIT, "limit of the guard: %d connections at once",
                      FLOWS_MAX);
+        flow_refuse(f, &v);
+        return false;
+    }
+    if (!has_share(fs)) {
+        flow_verdict(&v, VERDICT_LIMIT,
+                     "limit of the guard: this sandbox's part of %zu connections at once",
+                     fs->ward->guard->flows_max);
         flow_refuse(f, &v);
         return false;
     }

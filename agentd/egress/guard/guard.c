@@ -238,6 +238,7 @@ static void on_sandbox(struct guard_process *g, struct channel_msg *m)
         return;
     }
     g->wards[w->index] = w;
+    g->guard.n_wards++;
     answer(g, CHANNEL_IN_FORCE, m);
 }
 
@@ -269,6 +270,7 @@ static void on_remove(struct guard_process *g, struct ward *w,
                       const struct channel_msg *m)
 {
     g->wards[w->index] = NULL;
+    g->guard.n_wards--;
     if (w->learn != NULL)
         propose(g, w);
     ward_end(w);
@@ -387,16 +389,17 @@ static int ignore_signals(struct err *e)
     return 0;
 }
 
-/* Each connection is two descriptors; how many there may be the keeper has decided. */
-static void use_all_descriptors(void)
+/* How many there may be the keeper has decided. Each connection is two, and a third while addresses
+ * are tried; the rest is for listeners, names, and what the keeper sends. */
+static void use_all_descriptors(struct guard *g)
 {
     struct rlimit r;
 
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
-        r.rlim_cur = r.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE,
-                        &r); /* with fewer, connections are refused earlier */
-    }
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+        return; /* with too few, connections wait */
+    r.rlim_cur = r.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &r); /* as above */
+    g->flows_max = (size_t)(r.rlim_cur - r.rlim_cur / 4) / 3;
 }
 
 static int start(struct guard_process *g, int *take_fd, struct err *e)
@@ -406,7 +409,7 @@ static int start(struct guard_process *g, int *take_fd, struct err *e)
         return err_sys(e, "look at the channel");
     if (ignore_signals(e) < 0)
         return -1;
-    use_all_descriptors();
+    use_all_descriptors(&g->guard);
     g->guard.store_fd = tls_store_open(); /* for proxies that are spoken TLS with */
     if (role_guard_seal(e) < 0)
         return -1;

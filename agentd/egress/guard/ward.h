@@ -29,6 +29,9 @@ struct guard {
     /* Of trusted certificates (tls_store_open()), as nothing can be opened
      * later; 0: none. */
     int store_fd;
+    size_t n_wards;
+    size_t flows_max; /* of all, by the descriptors there are; 0: no bound */
+    size_t flows_open;
 };
 
 struct ward {

@@ -129,6 +129,46 @@ static void without_descriptors_connections_wait(void **state)
 
 /* -- limits -------------------------------------------------------------------------- */
 
+/* Of eight that the descriptors allow, two sandboxes have one each for sure. */
+static void no_sandbox_takes_the_descriptors_of_all(void **state)
+{
+    struct flows_scene s;
+    int server = flows_scene_listen(TO), fd[7];
+
+    (void)state;
+    flows_scene_open(&s, ANY "}");
+    s.guard.flows_max = 8;
+    s.guard.n_wards = 2;
+    for (int i = 0; i < 7; i++)
+        fd[i] = flows_scene_connect(&s, TO);
+    assert_string_equal(flows_scene_end(&s, fd[6]), "reset");
+    flows_scene_recorded(&s, "refused", "limit of the guard: this sandbox's part of 8",
+                         NULL);
+    assert_int_equal(s.guard.flows_open, 6);
+    for (int i = 0; i < 7; i++)
+        sock_close(&fd[i]);
+    for (int i = 0; i < 6; i++) {
+        int out = flows_scene_accept(&s, server);
+
+        assert_true(out >= 0);
+        sock_close(&out);
+    }
+    for (int i = 0; i < 100 && s.guard.flows_open > 0; i++)
+        flows_scene_turn(&s, 20);
+    assert_int_equal(s.guard.flows_open, 0);
+    /* Another has seven by now: one more of ours is the eighth. */
+    s.guard.flows_open = 7;
+    fd[0] = flows_scene_connect(&s, TO);
+    fd[1] = flows_scene_accept(&s, server);
+    assert_true(fd[1] >= 0);
+    fd[2] = flows_scene_connect(&s, TO);
+    assert_string_equal(flows_scene_end(&s, fd[2]), "reset");
+    for (int i = 0; i < 3; i++)
+        sock_close(&fd[i]);
+    sock_close(&server);
+    flows_scene_close(&s);
+}
+
 static void a_sandbox_has_so_many_connections_and_no_more(void **state)
 {
     struct flows_scene s;
@@ -409,6 +449,7 @@ int main(void)
         cmocka_unit_test(what_is_accepted_goes_where_its_name_says),
         cmocka_unit_test(the_listener_itself_is_no_target),
         cmocka_unit_test(without_descriptors_connections_wait),
+        cmocka_unit_test(no_sandbox_takes_the_descriptors_of_all),
         cmocka_unit_test(a_sandbox_has_so_many_connections_and_no_more),
         cmocka_unit_test(a_rule_has_limits_of_its_own),
         cmocka_unit_test(a_new_policy_cuts_what_it_does_not_allow_and_nothing_else),
