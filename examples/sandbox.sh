@@ -22,13 +22,13 @@ end() {
 trap end EXIT
 trap 'exit 0' INT TERM
 
-wait_for() { # wait_for PID FILE PATTERN WHAT
+wait_for() { # wait_for PID FILE PATTERN WHAT [WHY]
     n=0
     until grep -q "$3" "$2" 2>/dev/null; do
         n=$((n + 1))
         if [ $n -gt 150 ] || ! kill -0 "$1" 2>/dev/null; then
             echo "sandbox: $4 did not start:" >&2
-            tail -n 20 "$2" >&2
+            tail -n 20 "${5:-$2}" >&2
             exit 1
         fi
         sleep 0.1
@@ -52,13 +52,16 @@ wait_for $server "$place/tunneld.log" 'event=ready' "tunneld (is port $port free
 "$build/bin/tunneld" token -c "$place/tunneld.json" --sandbox demo >"$place/agent.token"
 access=$("$build/bin/tunneld" token -c "$place/tunneld.json" --sandbox demo --access)
 
-# The whole of it: one command, one policy, and the preview.
+# The whole of it: one command, one policy, and the preview. The bind is for a checkout in /tmp, where
+# a sandbox has a folder of its own. (--bind is for a tree below /tmp, which is
+# the sandbox's own.)
 TUNNEL_SERVER=https://$domain:$port TUNNEL_TOKEN_FILE=$place/agent.token TUNNEL_CA_FILE=$certs/ca.pem \
-    "$build/bin/agentd" egress run --policy full-isolation --name demo --audit "$place/audit.jsonl" --up -- \
+    "$build/bin/agentd" egress run --policy full-isolation --name demo --audit "$place/audit.jsonl" --up \
+    --bind "$build/examples" -- \
     "$build/examples/hello/hello" "$app_port" >"$place/app.log" 2>"$place/agentd.log" &
 sandbox=$!
 pids="$sandbox $pids"
-wait_for $sandbox "$place/app.log" listening "the app"
+wait_for $sandbox "$place/app.log" listening "the app" "$place/agentd.log"
 wait_for $sandbox "$place/agentd.log" "port.opened\|port=$app_port" "the preview"
 
 cat <<TEXT

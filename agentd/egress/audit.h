@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * audit -- the record of what was allowed and what was not: JSON Lines, schema in
- *          docs/EGRESS.md and docs/egress-audit.schema.json. One record a
- *          connection at its end, one at each refusal, one for each name refused,
- *          and events of the keeper.
+ *          docs/egress-audit.schema.json. One record a connection at its end, one at
+ *          each refusal, one for each name refused, and events of the keeper.
  *
  * Each record is one write(2) to a descriptor opened with O_APPEND, so the guard and the
  * keeper may share a file. Refusals of one kind beyond AUDIT_RATE_PER_S in a sandbox are

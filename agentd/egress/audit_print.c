@@ -95,7 +95,7 @@ static int put_rule(struct buf *out, const struct policy_rule *rule)
                 : rule->list == POLICY_DENY ? "deny"
                                             : "allow") < 0)
         return -1;
-    return rule != NULL ? buf_addf(out, ",\"rule_number\":%" PRIu32, rule->number)
+    return rule != NULL ? buf_addf(out, ",\"rule_number\":%" PRIu32, rule->number + 1)
                         : buf_adds(out, ",\"rule_number\":null");
 }
 

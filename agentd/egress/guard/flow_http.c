@@ -44,12 +44,13 @@ int flow_words_refused(const struct flow *f, const struct verdict *v, struct buf
     struct buf body = BUF_INIT;
     char target[HOST_MAX + 16];
     const char *reason = v->rule && v->rule->reason ? v->rule->reason : NULL;
+    const char *policy = policy_name(f->flows->ward->policy);
 
     if (buf_addf(&body,
                  "Refused by this sandbox's egress policy.\n\n"
-                 "  request:  %s %s\n  decided:  %s\n  policy:   %s\n",
-                 f->gate->method, target_text(f, target), v->text,
-                 policy_name(f->flows->ward->policy)) < 0 ||
+                 "  request:  %s %s\n  decided:  %s\n",
+                 f->gate->method, target_text(f, target), v->text) < 0 ||
+        (policy[0] && buf_addf(&body, "  policy:   %s\n", policy) < 0) ||
         (reason && buf_addf(&body, "  reason:   %s\n", reason) < 0) ||
         buf_addf(
             &body,

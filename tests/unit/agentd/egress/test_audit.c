@@ -199,7 +199,7 @@ static void a_connection_is_one_line_with_everything_known(void **state)
         "\"name\":\"api.example.com\",\"address\":\"192.0.2.1\",\"port\":443,"
         "\"protocol\":\"tcp\",\"check\":\"tls\",\"verdict\":\"allowed\","
         "\"would_refuse\":false,\"stage\":\"allow\",\"reason\":\"allow rule 3\","
-        "\"rule\":\"*.example.com:443\",\"rule_list\":\"allow\",\"rule_number\":3,"
+        "\"rule\":\"*.example.com:443\",\"rule_list\":\"allow\",\"rule_number\":4,"
         "\"started\":\"2023-11-14T22:13:20.123Z\",\"dialed\":\"2001:db8::1\",\"via\":"
         "null,"
         "\"bytes_up\":5,\"bytes_down\":7,\"end\":\"closed\",\"policy\":\"" HASH "\","
