@@ -14,33 +14,12 @@
 #include "agentd/egress/keeper/oci_args.h"
 #include "agentd/egress/keeper/oci_config.h"
 #include "agentd/egress/tell.h"
+#include "common/file.h"
 #include "common/sock.h"
 
 #define RUNTIME_DEFAULT "/usr/sbin/runc"
 #define CONFIG_FILE     "config.json"
 #define CONFIG_PART     ".config.json.agentd"
-
-static int read_file(int fd, size_t len, struct buf *ret, struct err *e)
-{
-    ssize_t n;
-
-    if (len > OCI_CONFIG_MAX)
-        return err_set(e, ERR_LIMIT, CONFIG_FILE " has %zu bytes, at most %d are read",
-                       len, OCI_CONFIG_MAX);
-    if (buf_reserve(ret, len, OCI_CONFIG_MAX) < 0)
-        return err_set(e, ERR_NOMEM, "no memory for " CONFIG_FILE);
-    while (ret->len < len) {
-        n = read(fd, ret->p + ret->len, len - ret->len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_sys(e, "read " CONFIG_FILE);
-        if (n == 0)
-            return err_set(e, ERR_CONFIG, CONFIG_FILE " became shorter while read");
-        ret->len += (size_t)n;
-    }
-    return 0;
-}
 
 static int write_file(int fd, struct span text, const struct stat *like, struct err *e)
 {
@@ -96,7 +75,7 @@ static int change_in(int dir, const struct oci_change *c, struct err *e)
     else if (!S_ISREG(st.st_mode))
         rc = err_set(e, ERR_CONFIG, CONFIG_FILE " is not a regular file");
     else
-        rc = read_file(fd, (size_t)st.st_size, &text, e);
+        rc = file_read(fd, CONFIG_FILE, OCI_CONFIG_MAX, &text, e);
     sock_close(&fd);
     if (rc == 0)
         rc = oci_config_change(buf_span(&text), c, &changed, e);

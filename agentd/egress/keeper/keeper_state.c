@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "agentd/egress/keeper/veth_record.h"
+#include "common/file.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -236,26 +237,13 @@ static int adopt(struct keeper *k, const char *name, struct span text,
 
 static int read_file(const char *path, struct buf *ret, struct err *e)
 {
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    ssize_t n = 1;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), rc;
 
     if (fd < 0)
         return err_sys(e, "open %s", path);
-    while (n > 0) {
-        if (buf_reserve(ret, 65536, STATE_FILE_MAX) < 0) {
-            sock_close(&fd);
-            return err_set(e, ERR_LIMIT, "%s is longer than we write", path);
-        }
-        do
-            n = read(fd, ret->p + ret->len, 65536);
-        while (n < 0 && errno == EINTR);
-        if (n > 0)
-            ret->len += (size_t)n;
-    }
-    if (n < 0)
-        (void)err_sys(e, "read %s", path);
+    rc = file_read(fd, path, STATE_FILE_MAX, ret, e);
     sock_close(&fd);
-    return n < 0 ? -1 : 0;
+    return rc;
 }
 
 static int load_one(struct keeper *k, const char *name, struct err *e)

@@ -4,10 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "agentd/egress/policy/ip.h"
 #include "common/buf.h"
+#include "common/file.h"
 #include "common/sock.h"
 
 static bool is_blank(uint8_t c)
@@ -76,26 +76,12 @@ int resolvers_read(const char *path, char ret[RESOLVERS_TEXT_MAX], struct err *e
 {
     AUTO(buf_done)
     struct buf text = BUF_INIT;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t n = 1;
-    int rc = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc = 0;
 
     if (fd < 0 && errno != ENOENT)
         return err_sys(e, "open %s", path);
-    while (fd >= 0 && n > 0 && rc == 0) {
-        if (buf_reserve(&text, 4096, RESOLVERS_FILE_MAX + 4096) < 0 ||
-            text.len > RESOLVERS_FILE_MAX) {
-            rc = err_set(e, ERR_LIMIT, "%s is longer than %d bytes", path,
-                         RESOLVERS_FILE_MAX);
-            break;
-        }
-        n = read(fd, text.p + text.len, 4096);
-        if (n < 0 && errno != EINTR)
-            rc = err_sys(e, "read %s", path);
-        else
-            text.len += n > 0 ? (size_t)n : 0;
-        n = n < 0 ? 1 : n;
-    }
+    if (fd >= 0)
+        rc = file_read(fd, path, RESOLVERS_FILE_MAX, &text, e);
     sock_close(&fd);
     if (rc == 0)
         resolvers_parse(buf_span(&text), ret);

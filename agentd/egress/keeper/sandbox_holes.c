@@ -23,40 +23,29 @@
 #include <unistd.h>
 
 #include "common/cdefs.h"
+#include "common/file.h"
 #include "common/mem.h"
 #include "common/sock.h"
 
 enum {
     TEXT_MAX = 16 * 1024 * 1024, /* of /proc/net/unix or mountinfo */
-    CHUNK = 65536,
     HOLES_MAX = 1024,
     GONE_TRIES = 100,  /* to cover a socket that comes and goes */
     LISTENS = 0x10000, /* __SO_ACCEPTCON, in the flags of /proc/net/unix */
 };
 
-static int read_all(const char *path, struct buf *ret, struct err *e)
+/* NUL-terminated. */
+static int read_text(const char *path, struct buf *ret, struct err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
-    ssize_t n;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
 
     if (fd < 0)
         return err_sys(e, "open %s", path);
-    for (;;) {
-        if (buf_reserve(ret, CHUNK, TEXT_MAX) < 0) {
-            r = err_set(e, ERR_LIMIT, "%s is longer than %d bytes", path, TEXT_MAX);
-            break;
-        }
-        n = read(fd, ret->p + ret->len, CHUNK - 1);
-        if (n < 0)
-            r = err_sys(e, "read %s", path);
-        if (n <= 0)
-            break;
-        ret->len += (size_t)n;
-    }
+    rc = file_read(fd, path, TEXT_MAX, ret, e);
     (void)close(fd); /* opened for reading: nothing can be lost */
-    if (r == 0)
-        ret->p[ret->len] = '\0'; /* there is room for one more */
-    return r;
+    if (rc == 0 && buf_add(ret, "", 1) < 0)
+        rc = err_set(e, ERR_NOMEM, "reading %s: no memory", path);
+    return rc;
 }
 
 /* -- sockets ------------------------------------------------------------------------- */
@@ -90,7 +79,7 @@ int sandbox_sockets_find(struct buf *ret, struct err *e)
 
     if (access("/proc/net/unix", F_OK) < 0)
         return 0; /* a kernel without */
-    if (read_all("/proc/net/unix", &text, e) < 0)
+    if (read_text("/proc/net/unix", &text, e) < 0)
         return -1;
     for (line = strtok_r((char *)text.p, "\n", &rest); line;
          line = strtok_r(NULL, "\n", &rest)) {
@@ -247,7 +236,7 @@ static int cover_places(const struct sandbox_seed *s, const char *source, unsign
     const char *place;
     struct stat st;
 
-    if (read_all("/proc/self/mountinfo", &text, e) < 0)
+    if (read_text("/proc/self/mountinfo", &text, e) < 0)
         return -1;
     for (line = strtok_r((char *)text.p, "\n", &rest); line;
          line = strtok_r(NULL, "\n", &rest)) {

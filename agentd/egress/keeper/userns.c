@@ -12,12 +12,9 @@
 #include <unistd.h>
 
 #include "common/buf.h"
+#include "common/file.h"
 
 #define SUBIDS_MAX 4194304 /* bytes of /etc/subuid that are looked at */
-
-enum {
-    FILE_CHUNK = 4096
-};
 
 /* -- small files --------------------------------------------------------------------- */
 
@@ -39,27 +36,15 @@ static int file_write(const char *path, const char *text, struct err *e)
 }
 
 /* 0, also when there is no such file. */
-static int file_read(const char *path, struct buf *ret, struct err *e)
+static int read_subids(const char *path, struct buf *ret, struct err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
-    ssize_t n;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
 
     if (fd < 0)
         return errno == ENOENT ? 0 : err_sys(e, "open %s", path);
-    for (;;) {
-        if (buf_reserve(ret, FILE_CHUNK, SUBIDS_MAX) < 0) {
-            r = err_set(e, ERR_LIMIT, "%s is longer than %d bytes", path, SUBIDS_MAX);
-            break;
-        }
-        n = read(fd, ret->p + ret->len, FILE_CHUNK);
-        if (n < 0)
-            r = err_sys(e, "read %s", path);
-        if (n <= 0)
-            break;
-        ret->len += (size_t)n;
-    }
+    rc = file_read(fd, path, SUBIDS_MAX, ret, e);
     (void)close(fd); /* opened for reading: nothing can be lost */
-    return r;
+    return rc;
 }
 
 /* A number in /proc/sys, or -1. */
@@ -200,8 +185,8 @@ int userns_range_take(const char *name, const char *locks, struct userns_range *
     uint32_t start = slot_of(name), i, slot, first;
     int fd;
 
-    if (file_read("/etc/subuid", &uids, e) < 0 ||
-        file_read("/etc/subgid", &gids, e) < 0 || make_folders(locks, e) < 0)
+    if (read_subids("/etc/subuid", &uids, e) < 0 ||
+        read_subids("/etc/subgid", &gids, e) < 0 || make_folders(locks, e) < 0)
         return -1;
     for (i = 0; i < USERNS_SLOTS; i++) {
         slot = (start + i) % USERNS_SLOTS;

@@ -12,6 +12,7 @@
 #include "agentd/egress/policy/policy.h"
 #include "agentd/egress/policy/policy_int.h"
 #include "agentd/egress/policy/registries.h"
+#include "common/file.h"
 #include "common/sock.h"
 
 #define NETWORKS_FILE "/etc/agentd/local-networks"
@@ -19,28 +20,6 @@
 
 /* -- files --------------------------------------------------------------------------- */
 
-static int read_all(int fd, const char *path, struct buf *ret, struct err *e)
-{
-    for (;;) {
-        ssize_t n;
-
-        if (buf_reserve(ret, 4096, POLICY_TEXT_MAX + 4096) < 0)
-            return err_set(e, ERR_NOMEM, "reading %s: no memory", path);
-        n = read(fd, ret->p + ret->len, ret->cap - ret->len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return err_sys(e, "read %s", path);
-        if (n == 0)
-            return 0;
-        ret->len += (size_t)n;
-        if (ret->len > POLICY_TEXT_MAX)
-            return err_set(e, ERR_LIMIT, "%s has more than %d bytes", path,
-                           POLICY_TEXT_MAX);
-    }
-}
-
-/* @may_wait  a pipe will do too, such as a shell's <(...) */
 static int read_file(const char *path, bool may_wait, struct buf *ret, struct err *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (may_wait ? 0 : O_NONBLOCK));
@@ -54,7 +33,7 @@ static int read_file(const char *path, bool may_wait, struct buf *ret, struct er
     else if (!S_ISREG(st.st_mode) && !(may_wait && S_ISFIFO(st.st_mode)))
         rc = err_set(e, ERR_CONFIG, "%s is no file", path);
     else
-        rc = read_all(fd, path, ret, e);
+        rc = file_read(fd, path, POLICY_TEXT_MAX, ret, e);
     sock_close(&fd);
     return rc;
 }
