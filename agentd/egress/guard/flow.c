@@ -109,7 +109,7 @@ static void drop_held(struct flow *f)
     struct flow_pump *pump[2] = {&f->up, &f->down};
 
     for (int i = 0; i < 2; i++) {
-        f->flows->held -= pump[i]->held.len;
+        flows_hold(f->flows, 0, pump[i]->held.len);
         buf_done(&pump[i]->held);
         pump[i]->pos = 0;
     }

@@ -43,7 +43,9 @@ struct dns_ask;
 #define FLOW_PROXY_CACHE_MS 30000   /* an address of the proxy's name is used so long */
 /* Bytes in hand, a sandbox. Over it reads are FLOW_READ_SMALL, and what is not decided yet is
  * refused. */
-#define FLOW_HELD_MAX   67108864
+#define FLOW_HELD_MAX 67108864
+#define FLOW_HELD_ALL_MAX                                                                \
+    (16 * (size_t)FLOW_HELD_MAX) /* all sandboxes': then each keeps to its part */
 #define FLOW_READ_SMALL 4096
 #define FLOW_READ_HTTP  65536 /* requests may have to wait, with all that was read */
 
@@ -183,6 +185,10 @@ void flow_pipe_done(struct flows *fs);
 void flows_take(struct flows *fs, int *take_fd, const struct sock_addr *from,
                 const struct sock_addr *to);
 struct loop *flows_loop(const struct flows *fs);
+/** So many bytes more, and so many less, are in hand. */
+void flows_hold(struct flows *fs, size_t more, size_t less);
+/** More than a sandbox may while others want memory too. */
+bool flows_hold_much(const struct flows *fs);
 
 /* -- flow.c: life, verdicts, records --------------------------------------------------------- */
 

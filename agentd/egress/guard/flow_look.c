@@ -216,7 +216,7 @@ void flow_look(struct flow *f)
         return;
     }
     flow_count_in(f);
-    if (f->flows->held > FLOW_HELD_MAX) {
+    if (flows_hold_much(f->flows)) {
         flow_verdict(&v, VERDICT_LIMIT, "limit of the guard: %d bytes in hand",
                      FLOW_HELD_MAX);
         flow_refuse(f, &v);

@@ -66,7 +66,7 @@ static int hold(struct flow *f, struct flow_pump *p, size_t n)
         if (r <= 0)
             return -1;
         p->held.len += (size_t)r;
-        f->flows->held += (size_t)r;
+        flows_hold(f->flows, (size_t)r, 0);
         n -= (size_t)r;
     }
     return 0;

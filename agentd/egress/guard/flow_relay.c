@@ -74,7 +74,7 @@ static size_t room(struct flow *f, struct flow_pump *p, enum flow_way way)
     uint64_t now_ms = loop_now(flows_loop(f->flows));
     size_t n = f->gate && way == FLOW_UP ? FLOW_READ_HTTP : FLOW_RELAY_BUFFER;
 
-    if (f->flows->held > FLOW_HELD_MAX)
+    if (flows_hold_much(f->flows))
         n = FLOW_READ_SMALL;
     for (int i = 0; i < 2; i++) {
         struct flow_limit *l = limit[i];
@@ -107,8 +107,7 @@ void flow_count(struct flow *f, enum flow_way way, size_t n)
 
 void flow_count_in(struct flow *f)
 {
-    f->flows->held += f->in.len;
-    f->flows->held -= f->in_held;
+    flows_hold(f->flows, f->in.len, f->in_held);
     f->in_held = f->in.len;
 }
 
@@ -121,7 +120,7 @@ static int hold(struct flow *f, struct flow_pump *p, struct span bytes)
         return 0;
     if (buf_add(&p->held, bytes.p, bytes.len) < 0)
         return -1;
-    f->flows->held += bytes.len;
+    flows_hold(f->flows, bytes.len, 0);
     return 0;
 }
 
@@ -154,7 +153,7 @@ static int give_held(struct flow *f, struct flow_pump *p, struct conn *sink)
             return -1;
         p->pos += n;
     }
-    f->flows->held -= p->held.len;
+    flows_hold(f->flows, 0, p->held.len);
     buf_done(&p->held);
     p->pos = 0;
     return 0;

@@ -33,16 +33,36 @@ static bool is_own(const struct flows *fs, const struct sock_addr *to)
     return false;
 }
 
-/* Descriptors are all sandboxes', and without any the guard can serve none of them. So when three
- * quarters of the connections that they allow are open, of the last quarter each sandbox has its
- * part. */
-static bool has_share(const struct flows *fs)
+/* Descriptors and memory are all sandboxes', and without any the guard can serve none of them. So
+ * when three quarters of what there is are in use, of the last quarter each sandbox has its part. */
+static bool has_share(const struct guard *g, size_t all, size_t used, size_t own)
+{
+    size_t n = g->n_wards > 0 ? g->n_wards : 1;
+
+    return used <= all - all / 4 || own <= all / 4 / n;
+}
+
+void flows_hold(struct flows *fs, size_t more, size_t less)
+{
+    fs->held += more;
+    fs->held -= less;
+    fs->ward->guard->held += more;
+    fs->ward->guard->held -= less;
+}
+
+bool flows_hold_much(const struct flows *fs)
 {
     const struct guard *g = fs->ward->guard;
-    size_t last = g->flows_max / 4, n = g->n_wards > 0 ? g->n_wards : 1;
 
-    return g->flows_max == 0 || g->flows_open <= g->flows_max - last ||
-           fs->count <= last / n;
+    return fs->held > FLOW_HELD_MAX ||
+           !has_share(g, FLOW_HELD_ALL_MAX, g->held, fs->held);
+}
+
+static bool may_open(const struct flows *fs)
+{
+    const struct guard *g = fs->ward->guard;
+
+    return g->flows_max == 0 || has_share(g, g->flows_max, g->flows_open, fs->count);
 }
 
 /* Before anything is asked or read. False: refused. */
@@ -70,7 +90,7 @@ static bool admit(struct flow *f)
         flow_refuse(f, &v);
         return false;
     }
-    if (!has_share(fs)) {
+    if (!may_open(fs)) {
         flow_verdict(&v, VERDICT_LIMIT,
                      "limit of the guard: this sandbox's part of %zu connections at once",
                      fs->ward->guard->flows_max);

@@ -32,6 +32,7 @@ struct guard {
     size_t n_wards;
     size_t flows_max; /* of all, by the descriptors there are; 0: no bound */
     size_t flows_open;
+    size_t held; /* bytes in hand, all sandboxes' */
 };
 
 struct ward {

@@ -169,6 +169,27 @@ static void no_sandbox_takes_the_descriptors_of_all(void **state)
     flows_scene_close(&s);
 }
 
+static void no_sandbox_takes_the_memory_of_all(void **state)
+{
+    struct flows_scene s;
+
+    (void)state;
+    flows_scene_open(&s, ANY "}");
+    s.guard.n_wards = 100;
+    assert_false(flows_hold_much(s.ward.flows));
+    flows_hold(s.ward.flows, FLOW_HELD_MAX, 0);
+    assert_false(flows_hold_much(s.ward.flows)); /* nobody else wants any */
+    s.guard.held += FLOW_HELD_ALL_MAX / 4 * 3;
+    assert_true(flows_hold_much(s.ward.flows));
+    flows_hold(s.ward.flows, FLOW_HELD_ALL_MAX / 400, FLOW_HELD_MAX);
+    assert_false(flows_hold_much(s.ward.flows)); /* its part is its own */
+    flows_hold(s.ward.flows, 1, FLOW_HELD_ALL_MAX / 400);
+    s.guard.held -= FLOW_HELD_ALL_MAX / 4 * 3;
+    flows_hold(s.ward.flows, 0, 1);
+    assert_int_equal(s.guard.held, 0);
+    flows_scene_close(&s);
+}
+
 static void a_sandbox_has_so_many_connections_and_no_more(void **state)
 {
     struct flows_scene s;
@@ -450,6 +471,7 @@ int main(void)
         cmocka_unit_test(the_listener_itself_is_no_target),
         cmocka_unit_test(without_descriptors_connections_wait),
         cmocka_unit_test(no_sandbox_takes_the_descriptors_of_all),
+        cmocka_unit_test(no_sandbox_takes_the_memory_of_all),
         cmocka_unit_test(a_sandbox_has_so_many_connections_and_no_more),
         cmocka_unit_test(a_rule_has_limits_of_its_own),
         cmocka_unit_test(a_new_policy_cuts_what_it_does_not_allow_and_nothing_else),
