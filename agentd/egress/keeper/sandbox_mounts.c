@@ -273,11 +273,15 @@ int sandbox_mounts(const struct sandbox_seed *s, struct err *e)
 {
     const struct sandbox_conf *c = s->conf;
     struct shown *shown = mem_zalloc(c->n_bind ? c->n_bind : 1, sizeof *shown);
+    mode_t mask;
     int r;
 
     if (!shown)
         return err_set(e, ERR_NOMEM, "no memory for %u --bind", c->n_bind);
+    mask =
+        umask(0); /* the caller's is for COMMAND's files, not for what all of them read */
     r = mounts(s, shown, e);
+    (void)umask(mask); /* cannot fail */
     mem_free(shown);
     return r;
 }

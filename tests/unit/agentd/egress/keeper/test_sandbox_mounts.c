@@ -117,6 +117,29 @@ static void a_covered_working_folder_is_told(void **state)
     }
 }
 
+static void with_a_narrow_mask(void)
+{
+    in_a_folder_of_tmp();
+    (void)umask(077);
+}
+
+static void the_callers_mask_is_for_the_command(void **state)
+{
+    static struct boxed_result r;
+
+    EACH_MODE(m, state)
+    {
+        boxed_run(&(struct boxed){.mode = m,
+                                  .script = "umask; grep -c nameserver /etc/resolv.conf; "
+                                            "cd /tmp/egress-test && ls",
+                                  .bind = {"/tmp/egress-test/seen"},
+                                  .n_bind = 1,
+                                  .before = with_a_narrow_mask},
+                  &r);
+        assert_string_equal(r.out, "0077\n1\nseen\n");
+    }
+}
+
 static void bind_shows_what_is_covered(void **state)
 {
     static struct boxed_result r;
@@ -150,6 +173,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sandbox_looks_so_from_inside),
         cmocka_unit_test(a_covered_working_folder_is_told),
+        cmocka_unit_test(the_callers_mask_is_for_the_command),
         cmocka_unit_test(bind_shows_what_is_covered),
     };
 
