@@ -35,7 +35,7 @@ def test_version_and_wrong_usage():
         assert done.returncode == 2, argv
         assert done.stderr and not done.stdout
     assert "secret" not in run("up", "--token", "secret").stderr
-    for argv in (["share", "3000"], ["tcp", "22"], ["forward", "a:1"], ["egress", "status"]):
+    for argv in (["share", "3000"], ["tcp", "22"], ["forward", "a:1"], ["egress", "nonsense"]):
         done = run(*argv)
         assert done.returncode == 2 and done.stderr, argv
 
