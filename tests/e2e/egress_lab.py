@@ -27,6 +27,8 @@ SETPRIV = program("setpriv")
 NAMESERVER = "203.0.113.53"
 DOMAIN = "example.test"  # the world's certificate covers it and *.example.test
 ORDINARY = 54321         # a uid that is nobody here
+MARKER = ("203.0.113.1", 9)  # UDP, from the host itself: see Lab.settle()
+SERVERS_S = 0.2              # the world's servers, a thread a connection, write what they were sent
 ZONE = {
     "api.example.test": {"A": ["203.0.113.10"], "AAAA": ["2001:db8:1::10"]},
     "web.example.test": {"A": ["203.0.113.11"]},
@@ -44,6 +46,10 @@ def sh(*argv, **kw):
     done = subprocess.run(argv, capture_output=True, text=True, **kw)
     assert done.returncode == 0, "%s: %s" % (" ".join(argv), done.stderr)
     return done.stdout
+
+
+def is_marker(packet):
+    return packet["proto"] == 17 and (packet["dst"], packet["dport"]) == MARKER and packet["src"] == "203.0.113.2"
 
 
 class Lab:
@@ -159,12 +165,24 @@ class Lab:
         path = self.place / name
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def settle(self):
+        """What left the host before this is in the packet log after it: one packet more has come through."""
+        def markers():
+            return sum(is_marker(p) for p in self.lines("packets.jsonl"))
+        seen = markers()
+        sh(*self.host_argv(), "bash", "-c", "echo > /dev/udp/%s/%d" % MARKER)
+        wait_until(lambda: markers() > seen, 15, "the packet log")
+
     def mark(self):
-        time.sleep(0.2)  # what is under way in the packet log arrives
+        self.settle()
+        time.sleep(SERVERS_S)
         return {name: len(self.lines(name)) for name in ("packets.jsonl", "connections.jsonl", "questions.jsonl")}
 
     def since(self, mark, name):
-        time.sleep(0.2)
+        if name == "packets.jsonl":
+            self.settle()
+            return [p for p in self.lines(name)[mark[name]:] if not is_marker(p)]
+        time.sleep(SERVERS_S)
         return self.lines(name)[mark[name]:]
 
     def packets(self, mark):
