@@ -217,14 +217,32 @@ void audit_free(struct audit *a)
     mem_free(a);
 }
 
+/* Where a sandbox may write it may put a link to what only we may, and its records have names in
+ * them that it chose. */
+static int check_link(const char *path, struct err *e)
+{
+    struct stat st;
+
+    if (lstat(path, &st) < 0 || !S_ISLNK(st.st_mode) || st.st_uid == 0 ||
+        st.st_uid == geteuid())
+        return 0; /* open() says what else is wrong */
+    return err_set(e, ERR_DENIED, "the audit file %.100s is a link of user %u", path,
+                   (unsigned)st.st_uid);
+}
+
 int audit_open(const char *path, struct err *e)
 {
+    bool is_stdout = strcmp(path, "-") == 0;
+    int fd;
+
+    if (!is_stdout && check_link(path, e) < 0)
+        return -1;
     /* O_NONBLOCK: a FIFO that nobody reads is an error, not a wait. */
-    int fd = strcmp(path, "-") == 0
-                 ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1)
-                 : open(path,
-                        O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
-                        0640);
+    fd = is_stdout
+             ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1)
+             : open(path,
+                    O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOCTTY,
+                    0640);
 
     return fd < 0 ? err_sys(e, "open the audit file %s", path) : fd;
 }

@@ -7,6 +7,7 @@
 #include <regex.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -385,6 +386,33 @@ static void records_are_appended_and_the_file_is_not_for_everybody(void **state)
     assert_int_equal(st.st_mode & 0137, 0); /* 0640 at most */
 }
 
+static void a_link_of_somebody_else_is_not_followed(void **state)
+{
+    char folder[] = "/tmp/audit-link-XXXXXX", file[64], link[64], text[200];
+    struct err e = {0};
+    int fd;
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(file, sizeof file, "%s/file", folder);
+    (void)snprintf(link, sizeof link, "%s/link", folder);
+    assert_int_equal(symlink(file, link), 0);
+    fd = audit_open(link, &e); /* our own leads where we want */
+    if (fd < 0)
+        fail_msg("%s", e.msg);
+    (void)close(fd);
+    if (geteuid() == 0) {
+        assert_int_equal(lchown(link, 54321, 54321), 0);
+        assert_int_equal(audit_open(link, &e), -1);
+        assert_int_equal(e.code, ERR_DENIED);
+        (void)snprintf(text, sizeof text, "%s is a link of user 54321", link);
+        assert_non_null(strstr(e.msg, text));
+    }
+    (void)unlink(link);
+    (void)unlink(file);
+    (void)rmdir(folder);
+}
+
 static void refusals_of_one_kind_are_limited_and_counted(void **state)
 {
     struct file *f = *state;
@@ -484,6 +512,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             records_are_appended_and_the_file_is_not_for_everybody, file_open,
             file_close),
+        cmocka_unit_test_setup_teardown(a_link_of_somebody_else_is_not_followed,
         cmocka_unit_test_setup_teardown(refusals_of_one_kind_are_limited_and_counted,
                                         file_open, file_close),
         cmocka_unit_test(what_cannot_be_written_is_counted_and_does_not_block),
