@@ -512,7 +512,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             records_are_appended_and_the_file_is_not_for_everybody, file_open,
             file_close),
-        cmocka_unit_test_setup_teardown(a_link_of_somebody_else_is_not_followed,
+        cmocka_unit_test(a_link_of_somebody_else_is_not_followed),
         cmocka_unit_test_setup_teardown(refusals_of_one_kind_are_limited_and_counted,
                                         file_open, file_close),
         cmocka_unit_test(what_cannot_be_written_is_counted_and_does_not_block),
