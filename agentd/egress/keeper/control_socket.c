@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agentd/egress/keeper/asker.h"
 #include "agentd/egress/keeper/control_request.h"
-#include "agentd/egress/keeper/peer.h"
 #include "agentd/localpath.h"
 #include "common/json.h"
 #include "common/log.h"
@@ -281,7 +281,7 @@ static bool is_allowed(int fd)
     socklen_t n = sizeof who;
 
     return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 &&
-           (who.uid == 0 || who.uid == geteuid()) && peer_is_outside(fd);
+           (who.uid == 0 || who.uid == geteuid()) && asker_is_outside(fd);
 }
 
 static void refuse(int fd, const char *code, const char *why)

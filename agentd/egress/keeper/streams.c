@@ -7,12 +7,12 @@
 #include <sys/un.h>
 
 /* A local socket that is connected stays so: neither connect() nor a destination of
- * sendto() moves a stream. One of datagrams is not bound to its peer, and a listener
+ * sendto() moves a stream. One of datagrams is not bound to its other end, and a listener
  * gets new ones. */
 static int check_socket(int fd, struct err *e)
 {
-    struct sockaddr_un peer;
-    socklen_t n = sizeof peer;
+    struct sockaddr_un other;
+    socklen_t n = sizeof other;
     int domain = 0, type = 0;
     socklen_t size = sizeof domain;
 
@@ -26,7 +26,7 @@ static int check_socket(int fd, struct err *e)
                        "a socket of the network outside, which a program inside could "
                        "connect to anything: give it a pipe");
     if ((type != SOCK_STREAM && type != SOCK_SEQPACKET) ||
-        getpeername(fd, (struct sockaddr *)&peer, &n) < 0)
+        getpeername(fd, (struct sockaddr *)&other, &n) < 0)
         return err_set(e, ERR_DENIED,
                        "a local socket that is not connected for good: give it a pipe");
     return 0;

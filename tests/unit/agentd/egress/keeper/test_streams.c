@@ -59,7 +59,8 @@ static void connected_local_streams_may(void **state)
     for (size_t i = 0; i < COUNT_OF(types); i++) {
         assert_int_equal(socketpair(AF_UNIX, types[i] | SOCK_CLOEXEC, 0, p), 0);
         expect_and_close(p[0], NULL);
-        expect_and_close(p[1], NULL); /* its peer is gone, it is connected all the same */
+        expect_and_close(p[1],
+                         NULL); /* its other end is gone, it is connected all the same */
     }
 }
 

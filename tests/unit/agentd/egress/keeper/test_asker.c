@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "agentd/egress/keeper/peer.h"
+#include "agentd/egress/keeper/asker.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -32,7 +32,7 @@ static void one_id_is_outside(void **state)
 
     (void)state;
     for (i = 0; i < COUNT_OF(rows); i++)
-        if (peer_status_is_outside(span_str(rows[i].text)) != rows[i].is_outside)
+        if (asker_status_is_outside(span_str(rows[i].text)) != rows[i].is_outside)
             fail_msg("row %zu: %s", i, rows[i].text);
 }
 
@@ -84,7 +84,7 @@ static void who_connects_from_a_pid_namespace_is_inside(void **state)
     assert_true(mine >= 0);
     fd = accept(listener, NULL, NULL);
     assert_true(fd >= 0);
-    assert_true(peer_is_outside(fd));
+    assert_true(asker_is_outside(fd));
     (void)close(fd);
     (void)close(mine);
     assert_int_equal(pipe(out), 0);
@@ -97,7 +97,7 @@ static void who_connects_from_a_pid_namespace_is_inside(void **state)
     (void)close(out[1]);
     fd = byte == 'y' ? accept(listener, NULL, NULL) : -1;
     if (fd >= 0) {
-        assert_false(peer_is_outside(fd));
+        assert_false(asker_is_outside(fd));
         (void)close(fd);
     }
     assert_int_equal(kill(pid, SIGKILL), 0);
@@ -127,7 +127,7 @@ static void who_is_gone_is_not_outside(void **state)
     assert_int_equal(waitpid(pid, NULL, 0), pid);
     fd = accept(listener, NULL, NULL);
     assert_true(fd >= 0);
-    assert_false(peer_is_outside(fd));
+    assert_false(asker_is_outside(fd));
     (void)close(fd);
     (void)close(listener);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "agentd/egress/keeper/peer.h"
+#include "agentd/egress/keeper/asker.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -18,7 +18,7 @@ enum {
     STATUS_MAX = 8192
 };
 
-bool peer_status_is_outside(struct span status)
+bool asker_status_is_outside(struct span status)
 {
     static const char key[] = "\nNSpid:";
     const uint8_t *at = memmem(status.p, status.len, key, sizeof key - 1), *end;
@@ -50,10 +50,10 @@ static bool status_is_outside(pid_t pid)
         return false;
     n = read(fd, text, sizeof text);
     (void)close(fd); /* opened for reading: nothing can be lost */
-    return n > 0 && peer_status_is_outside(span_of(text, (size_t)n));
+    return n > 0 && asker_status_is_outside(span_of(text, (size_t)n));
 }
 
-bool peer_is_outside(int fd)
+bool asker_is_outside(int fd)
 {
     struct pollfd p = {.fd = -1, .events = POLLIN};
     struct ucred who;
