@@ -77,7 +77,8 @@ LINK.release := -pie -Wl,-z,relro,-z,now
 OPT.debug    := -O0 -g3
 OPT.asan     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 LINK.asan    := -fsanitize=address,undefined
-OPT.tsan     := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+# It starts a thread in each child of fork(), and with two a process may not make a user namespace.
+OPT.tsan     := -O1 -g -fno-omit-frame-pointer -fsanitize=thread -Dfork=_Fork
 LINK.tsan    := -fsanitize=thread
 OPT.cov      := -O0 -g --coverage
 LINK.cov     := --coverage
