@@ -13,7 +13,7 @@ import pathlib
 import subprocess
 import tarfile
 
-from conftest import Process, program
+from conftest import ROOT, Process, program
 from egress_lab import IP, NAMESERVER, NSENTER, sh
 from processes import wait_until
 
@@ -117,6 +117,54 @@ class Floor:
                     os.rmdir(folder)
                 except OSError:
                     pass  # a process of it is still going: its engine says so
+
+
+class Service:
+    """`agentd egress serve` on the laboratory's host."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.socket = str(lab.place / "serve" / "egress.sock")
+        self.audit = lab.place / "audit.jsonl"
+        self.process = None
+        self.start()
+
+    def start(self):
+        self.process = Process(self.lab.host_argv() + [
+            self.lab.binary, "egress", "serve", "--socket", self.socket, "--audit", str(self.audit), "--state",
+            str(self.lab.place / "state")], env=self.lab.environment(), cwd="/")
+        self.process.wait_line(lambda line: "egress.ready" in line, 20)
+
+    def stop(self):
+        code = self.process.stop(30)
+        bad = [line for line in self.process.output("err") if "Sanitizer" in line or "runtime error:" in line]
+        assert code == 0 and not bad, (code, bad, self.process.output()[-20:])
+
+    def status(self, name=None):
+        argv = ["status", "--socket", self.socket, "--json"] + (["--name", name] if name else [])
+        done = self.lab.agentd(*argv)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["sandboxes"]
+
+    def one(self, name):
+        found = [s for s in self.status() if s["name"] == name]
+        assert found, (name, self.status())
+        return found[0]
+
+    def wait_enforced(self, name, wanted=True):
+        return wait_until(lambda: (lambda s: s if s["enforced"] == wanted else None)(self.one(name)), 15,
+                          "%s enforced: %s" % (name, wanted))
+
+    def wait_gone(self, name):
+        wait_until(lambda: not [s for s in self.status() if s["name"] == name], 15, "%s is gone" % name)
+
+
+def example(name, lab, service, policy):
+    """A file of examples/oci/ with this laboratory's paths."""
+    text = (ROOT / "examples/oci" / name).read_text()
+    text = text.replace("/usr/local/sbin/agentd", lab.binary).replace("/etc/agentd/policy.json", policy)
+    text = text.replace('"egress", "hook"', '"egress", "hook", "--socket", "%s"' % service.socket)
+    return json.loads(text.replace('"egress", "runtime"', '"egress", "runtime", "--socket", "%s"' % service.socket))
 
 
 class Podman:

@@ -100,8 +100,25 @@ static void ingress_ip6(struct nft_batch *b, const struct nft_sandbox *s,
             rule_cmp(b, EQ, s->addr[i].bytes, 16);
             rule_payload(b, NH, 6, 1, R1);
             rule_cmp8(b, EQ, next[k]);
+            if (next[k] == IPPROTO_ICMPV6) {
+                rule_payload(b, TH, 0, 1, R1);
+                rule_cmp8(b, NEQ, ND_NEIGHBOR_ADVERT);
+            }
             word_end(b, NF_ACCEPT);
         }
+        rule_begin(b, chain); /* an advertisement: of itself, else it would be believed
+                                 to be its sibling */
+        mac_is(b, 0, s->gateway_mac);
+        ether_type(b, ETH_P_IPV6);
+        rule_payload(b, NH, IP6_SADDR, 16, R1);
+        rule_cmp(b, EQ, s->addr[i].bytes, 16);
+        rule_payload(b, NH, 6, 1, R1);
+        rule_cmp8(b, EQ, IPPROTO_ICMPV6);
+        rule_payload(b, TH, 0, 1, R1);
+        rule_cmp8(b, EQ, ND_NEIGHBOR_ADVERT);
+        rule_payload(b, TH, 8, 16, R1);
+        rule_cmp(b, EQ, s->addr[i].bytes, 16);
+        word_end(b, NF_ACCEPT);
         rule_begin(b, chain); /* neighbour solicitation */
         rule_payload(b, LL, 0, 3, R1);
         rule_cmp(b, EQ, solicited_mac, sizeof(solicited_mac));
