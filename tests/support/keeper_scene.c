@@ -159,14 +159,13 @@ _Noreturn static void be_world(int ready)
     }
 }
 
-static void ip(pid_t pid, const char *a, const char *b, const char *c, const char *d,
-               const char *e, const char *f, const char *g, const char *h)
+static void run_ip(pid_t pid, const char *const argv[])
 {
-    const char *argv[] = {"ip", a, b, c, d, e, f, g, h, NULL};
-
     if (keeper_scene_program(pid, argv) != 0)
         die("ip");
 }
+/* @pid  in whose network; 0: ours */
+#define IP(pid, ...) run_ip(pid, (const char *const[]){"ip", __VA_ARGS__, NULL})
 
 static pid_t start_world(void)
 {
@@ -184,12 +183,12 @@ static pid_t start_world(void)
         die("world");
     close(ready[0]);
     (void)snprintf(pid, sizeof pid, "%ld", (long)world);
-    ip(0, "link", "add", "cable", "type", "veth", "peer", "name", "world");
-    ip(0, "link", "set", "world", "netns", pid, NULL, NULL, NULL);
-    ip(0, "addr", "add", "198.51.100.1/24", "dev", "cable", NULL, NULL, NULL);
-    ip(0, "link", "set", "cable", "up", NULL, NULL, NULL, NULL);
-    ip(world, "addr", "add", "198.51.100.7/24", "dev", "world", NULL, NULL, NULL);
-    ip(world, "link", "set", "world", "up", NULL, NULL, NULL, NULL);
+    IP(0, "link", "add", "cable", "type", "veth", "peer", "name", "world");
+    IP(0, "link", "set", "world", "netns", pid);
+    IP(0, "addr", "add", "198.51.100.1/24", "dev", "cable");
+    IP(0, "link", "set", "cable", "up");
+    IP(world, "addr", "add", "198.51.100.7/24", "dev", "world");
+    IP(world, "link", "set", "world", "up");
     return world;
 }
 

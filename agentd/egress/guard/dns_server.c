@@ -345,10 +345,7 @@ void dns_server_free(struct dns_server *d)
     mem_free(d);
 }
 
-void dns_server_take_tcp(struct dns_server *d, int *take_fd, const struct sock_addr *from,
-                         const struct sock_addr *to)
+void dns_server_take_tcp(struct dns_server *d, int *take_fd)
 {
-    UNUSED_ARG(from);
-    UNUSED_ARG(to); /* every address is this name server */
     dns_tcp_take(d->tcp, take_fd);
 }

@@ -24,7 +24,6 @@
 struct dns_server *dns_server_new(struct ward *w, int take_udp[2], struct err *e);
 void dns_server_free(struct dns_server *d);
 /** A connection that flows accepted whose destination port is 53. */
-void dns_server_take_tcp(struct dns_server *d, int *take_fd, const struct sock_addr *from,
-                         const struct sock_addr *to);
+void dns_server_take_tcp(struct dns_server *d, int *take_fd);
 
 #endif

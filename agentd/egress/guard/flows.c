@@ -114,7 +114,7 @@ void flows_take(struct flows *fs, int *take_fd, const struct sock_addr *from,
 
     if (sock_port(to) == 53) {
         if (fs->ward->dns)
-            dns_server_take_tcp(fs->ward->dns, take_fd, from, to);
+            dns_server_take_tcp(fs->ward->dns, take_fd);
         sock_reset(take_fd);
         return;
     }

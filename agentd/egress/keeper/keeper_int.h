@@ -170,7 +170,7 @@ struct kept *keeper_by_index(struct keeper *k, uint32_t index); /* NULL: none */
 /** The guard's answers. */
 void kept_in_force(struct kept *s, uint32_t seq);
 void kept_refused(struct kept *s, uint32_t seq, const char *why);
-void kept_removed(struct kept *s, uint32_t seq);
+void kept_removed(struct kept *s);
 /** The namespace is gone. */
 void kept_vanished(struct kept *s, const char *why);
 void kept_fill(const struct kept *s, const struct policy *p, struct nft_sandbox *ret);

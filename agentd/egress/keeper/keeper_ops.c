@@ -225,7 +225,7 @@ bool keeper_request(struct keeper *k, struct channel_msg *m)
         kept_refused(s, m->seq, m->text);
         return true;
     case CHANNEL_REMOVED:
-        kept_removed(s, m->seq);
+        kept_removed(s);
         return true;
     case CHANNEL_COUNTS:
         s->counts = m->counts;

@@ -317,9 +317,9 @@ static void on_removed(void *arg)
         finish_remove(s);
 }
 
-void kept_removed(struct kept *s, uint32_t seq)
+/* Whatever it answers: a sandbox is removed once. */
+void kept_removed(struct kept *s)
 {
-    UNUSED_ARG(seq); /* a sandbox is removed once */
     if (s->state == KEPT_REMOVING)
         finish_remove(s);
 }
