@@ -134,13 +134,13 @@ class Lab:
         return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": str(place), "LANG": "C.UTF-8",
                 "HOME": "/"}
 
-    def agentd(self, *args, user=None, **kw):
-        return self.from_host(self.binary, "egress", *args, user=user, env=self.environment(user),
-                              cwd="/", **kw)
+    def agentd(self, *args, user=None, env=None, **kw):
+        return self.from_host(self.binary, "egress", *args, user=user, cwd="/",
+                              env={**self.environment(user), **(env or {})}, **kw)
 
-    def run(self, policy, *command, user=None, options=(), timeout=60):
+    def run(self, policy, *command, user=None, options=(), timeout=60, env=None):
         """`agentd egress run` to its end."""
-        return self.agentd("run", "--policy", policy, *options, "--", *command, user=user, timeout=timeout)
+        return self.agentd("run", "--policy", policy, *options, "--", *command, user=user, timeout=timeout, env=env)
 
     def start(self, policy, *command, user=None, options=(), **kw):
         p = Process(self.host_argv(user) + [self.binary, "egress", "run", "--policy", policy, *options,

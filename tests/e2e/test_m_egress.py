@@ -284,3 +284,28 @@ def test_the_kernel_too_keeps_the_guard_from_the_floor(lab):
         box.child.stdin.close()
         assert box.wait() == 0
     assert "agentd_guard_" not in lab.from_host("nft", "list", "tables").stdout
+
+
+def test_what_each_preset_lets_through(lab, user):
+    """The four levels, for real: full-isolation has a test of its own above."""
+    targets = [["tls", "api.example.test", 443], ["tls", "evil.test", 443], ["tcp", "203.0.113.66", 9999],
+               ["tcp", "10.20.30.40", 5432], ["tcp", "10.77.0.1", 5432], ["http", "169.254.169.254", 80],
+               ["tcp", "203.0.113.2", 9999], ["udp", "203.0.113.10", 443]]
+    environment = {"TUNNEL_LOCAL_NETWORKS": "10.20.30.0/24", "PIP_INDEX_URL": "https://api.example.test/simple"}
+    answered = {"development": [3], "build": [0], "production": [0, 1, 2]}
+    for preset, expected in answered.items():
+        policy = lab.policy(extends=preset)
+        found = lab.python(policy, PROBE, json.dumps(targets), user=user, env=environment)
+        assert [i for i, f in enumerate(found) if f["result"] == "answered"] == expected, (preset, found)
+        assert not [f for f in found if f["result"] == "silent"], (preset, found)
+
+
+def test_build_is_found_from_this_machines_own_clients(lab):
+    """apt at least is a client of a Debian machine, and its configuration is what the list says."""
+    listed = lab.agentd("registries").stdout
+    sources = [line for line in listed.splitlines() if line.startswith("apt ")]
+    assert sources and all("/etc/apt/" in line for line in sources), listed
+    host = sources[0].split()[1]
+    policy = lab.policy(extends="build")
+    assert lab.explain(policy, host, "evil.test")[0].startswith("allowed")
+    assert lab.explain(policy, host, "evil.test")[1].startswith("denied")
