@@ -91,13 +91,13 @@ static void sockets_elsewhere_are_covered_but_for_bind(void **state)
 /* Makes and removes sockets without pause. */
 static pid_t start_churn(const char *stem)
 {
-    pid_t pid = fork();
+    pid_t parent = getpid(), pid = fork();
     char name[80];
 
     if (pid != 0)
         return pid;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (unsigned i = 0;; i = (i + 1) % 64) {
+    for (unsigned i = 0; getppid() == parent; i = (i + 1) % 64) {
         int fd;
 
         (void)snprintf(name, sizeof name, "%s-%u", stem, i);
@@ -107,6 +107,7 @@ static pid_t start_churn(const char *stem)
             (void)dup2(fd, 100 + (int)i); /* it stands until the next round */
         (void)close(fd);
     }
+    _exit(0);
 }
 
 static void a_socket_that_goes_meanwhile_is_no_fault(void **state)
