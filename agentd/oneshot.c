@@ -37,13 +37,6 @@ static int ask(const struct localsock_request *r, struct json **ret, struct err 
     return *ret ? 0 : -1;
 }
 
-static const char *text(const struct json *obj, const char *key)
-{
-    const struct json *v = json_get(obj, key);
-
-    return v && json_type(v) == JSON_STRING ? json_str(v) : "";
-}
-
 static bool is_true(const struct json *obj, const char *key)
 {
     const struct json *v = json_get(obj, key);
@@ -59,9 +52,9 @@ static int print_url(const struct options *o, const struct json *answer)
     struct buf b = BUF_INIT;
 
     if (!o->json)
-        return puts(text(answer, "url")) < 0 || fflush(stdout) != 0 ? -1 : 0;
+        return puts(json_get_str(answer, "url", "")) < 0 || fflush(stdout) != 0 ? -1 : 0;
     if (buf_addf(&b, "{\"port\":%u,\"url\":", o->http_port) < 0 ||
-        json_put_str(&b, span_str(text(answer, "url"))) < 0 ||
+        json_put_str(&b, span_str(json_get_str(answer, "url", ""))) < 0 ||
         buf_addf(&b, ",\"public\":%s}\n", is_true(answer, "public") ? "true" : "false") <
             0)
         return -1;
@@ -70,12 +63,12 @@ static int print_url(const struct options *o, const struct json *answer)
 
 static enum agent_exit http_answer(const struct options *o, const struct json *answer)
 {
-    const char *code = text(answer, "code");
+    const char *code = json_get_str(answer, "code", "");
 
     if (is_true(answer, "ok"))
         return print_url(o, answer) == 0 ? AGENT_DONE : AGENT_FAILED;
     log_err("http", "port=%u code=%s why=%s", o->http_port, log_q(code),
-            log_q(text(answer, "error")));
+            log_q(json_get_str(answer, "error", "")));
     if (strcmp(code, "refused") == 0)
         return AGENT_REFUSED;
     return strcmp(code, "excluded") == 0 ? AGENT_USAGE : AGENT_FAILED;
@@ -103,7 +96,7 @@ bool oneshot_http(const struct options *o, enum agent_exit *ret)
         /* Not ours to ask; that must not keep us from our own link. */
         return e.code != ERR_DENIED;
     }
-    if (strcmp(text(answer, "code"), "other-link") == 0) {
+    if (strcmp(json_get_str(answer, "code", ""), "other-link") == 0) {
         json_free(answer);
         return false;
     }
@@ -124,7 +117,7 @@ static const char *url_of(const struct json *answer, uint16_t port)
         p = json_at(list, i);
         v = json_type(p) == JSON_OBJECT ? json_get(p, "port") : NULL;
         if (v && json_type(v) == JSON_INT && json_int(v) == port)
-            return text(p, "url");
+            return json_get_str(p, "url", "");
     }
     return NULL;
 }

@@ -249,6 +249,13 @@ const struct json *json_get(const struct json *obj, const char *name)
     return wrapped(json_object_get(raw(obj), name));
 }
 
+const char *json_get_str(const struct json *obj, const char *name, const char *otherwise)
+{
+    const struct json *v = json_get(obj, name);
+
+    return v && json_type(v) == JSON_STRING ? json_str(v) : otherwise;
+}
+
 /* *pos is jansson's iterator, the member given last. jansson takes json_t * even where it
  * only reads. */
 bool json_next(const struct json *obj, size_t *pos, const char **ret_name,

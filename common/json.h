@@ -42,11 +42,12 @@ enum json_type json_type(const struct json *v);
 const char *json_type_name(enum json_type t);
 bool json_bool(const struct json *v);
 int64_t json_int(const struct json *v);
-const char *
-json_str(const struct json *v);        /* NUL-terminated, valid UTF-8, no NUL inside */
-size_t json_len(const struct json *v); /* items of an array, members of an object */
+const char *json_str(const struct json *v); /* NUL-terminated UTF-8, no NUL inside */
+size_t json_len(const struct json *v);      /* items of an array, members of an object */
 const struct json *json_at(const struct json *arr, size_t i);
 const struct json *json_get(const struct json *obj, const char *name); /* NULL: absent */
+/** The text of a member; `otherwise` (NULL is fine) when it is absent or no text. */
+const char *json_get_str(const struct json *obj, const char *name, const char *otherwise);
 /** Walk the members: start with *pos = 0; false at the end. */
 bool json_next(const struct json *obj, size_t *pos, const char **ret_name,
                const struct json **ret_value);

@@ -97,23 +97,16 @@ static struct json *parse_part(struct span part, const char *rule, struct err *e
 /* -- header and signature --------------------------------------------------------------
  */
 
-static const char *text_member(const struct json *obj, const char *name)
-{
-    const struct json *v = json_get(obj, name);
-
-    return v != NULL && json_type(v) == JSON_STRING ? json_str(v) : NULL;
-}
-
 static int choose_key(const struct token_keys *keys, const struct json *head,
                       const struct token_key **ret, struct err *e)
 {
-    const char *alg = text_member(head, "alg");
-    const char *kid = text_member(head, "kid");
+    const char *alg = json_get_str(head, "alg", NULL);
+    const char *kid = json_get_str(head, "kid", NULL);
     const struct token_key *key;
 
     if (json_get(head, "crit") != NULL)
         return deny(e, "\"crit\" is not supported");
-    if (json_get(head, "typ") != NULL && text_member(head, "typ") == NULL)
+    if (json_get(head, "typ") != NULL && json_get_str(head, "typ", NULL) == NULL)
         return deny(e, "\"typ\" must be a string");
     if (alg == NULL)
         return deny(e, "no \"alg\"");
@@ -154,7 +147,7 @@ static int check_signature(const struct token_key *key, const struct parts *p,
 
 static int get_aud(const struct json *obj, struct token *t, struct err *e)
 {
-    const char *aud = text_member(obj, "aud");
+    const char *aud = json_get_str(obj, "aud", NULL);
     unsigned i;
 
     for (i = 0; aud != NULL && i < COUNT_OF(AUD_NAME); i++) {
@@ -277,7 +270,7 @@ static int get_names(const struct json *obj, struct token *t, struct err *e)
 static int get_claims(const struct json *obj, struct token *t, struct err *e)
 {
     const struct json *may_public = json_get(obj, "public");
-    const char *sub = text_member(obj, "sub");
+    const char *sub = json_get_str(obj, "sub", NULL);
 
     if (get_aud(obj, t, e) < 0 || get_times(obj, t, e) < 0)
         return -1;

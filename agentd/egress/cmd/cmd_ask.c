@@ -345,13 +345,6 @@ static int collect(const struct options *o, struct buf *all, struct err *e)
     return add_sandboxes(&answer, all);
 }
 
-static const char *text_of(const struct json *o, const char *key)
-{
-    const struct json *v = o ? json_get(o, key) : NULL;
-
-    return v && json_type(v) == JSON_STRING ? json_str(v) : "";
-}
-
 static long long number_of(const struct json *o, const char *key)
 {
     const struct json *v = o ? json_get(o, key) : NULL;
@@ -365,12 +358,13 @@ static int print_one(const struct json *s)
     const struct json *counts = json_get(s, "counts");
     bool is_enforced =
         enforced && json_type(enforced) == JSON_BOOL && json_bool(enforced);
-    int rc = printf(
-        "%-24.40s %-7.7s %-9s %-8.8s %6lld %9lld %9lld  %.64s\n", text_of(s, "name"),
-        text_of(s, "tier"), is_enforced ? "yes" : "NO", text_of(s, "mode"),
-        number_of(counts, "open"), number_of(counts, "connections"),
-        number_of(counts, "refused") + number_of(counts, "kernel_refused_packets"),
-        text_of(s, "policy"));
+    int rc =
+        printf("%-24.40s %-7.7s %-9s %-8.8s %6lld %9lld %9lld  %.64s\n",
+               json_get_str(s, "name", ""), json_get_str(s, "tier", ""),
+               is_enforced ? "yes" : "NO", json_get_str(s, "mode", ""),
+               number_of(counts, "open"), number_of(counts, "connections"),
+               number_of(counts, "refused") + number_of(counts, "kernel_refused_packets"),
+               json_get_str(s, "policy", ""));
 
     for (size_t i = 0;
          rc >= 0 && why && json_type(why) == JSON_ARRAY && i < json_len(why); i++)

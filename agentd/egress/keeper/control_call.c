@@ -110,13 +110,6 @@ static enum err_code code_of(const char *text)
     return strcmp(text, "config") == 0 ? ERR_CONFIG : ERR_SYS;
 }
 
-static const char *text_of(const struct json *o, const char *key)
-{
-    const struct json *v = json_get(o, key);
-
-    return v && json_type(v) == JSON_STRING ? json_str(v) : "";
-}
-
 static int read_answer(const char *path, const struct buf *answer, struct err *e)
 {
     struct json *o = json_parse(buf_span(answer), CONTROL_ANSWER_MAX, NULL);
@@ -126,7 +119,8 @@ static int read_answer(const char *path, const struct buf *answer, struct err *e
     if (!ok || json_type(ok) != JSON_BOOL)
         rc = err_set(e, ERR_PROTO, "%s gives no answer that can be read", path);
     else if (!json_bool(ok))
-        rc = err_set(e, code_of(text_of(o, "code")), "%.190s", text_of(o, "error"));
+        rc = err_set(e, code_of(json_get_str(o, "code", "")), "%.190s",
+                     json_get_str(o, "error", ""));
     json_free(o);
     return rc;
 }

@@ -154,16 +154,9 @@ struct remembered {
     uint64_t start, inode;
 };
 
-static const char *text_of(const struct json *o, const char *key)
-{
-    const struct json *v = json_get(o, key);
-
-    return v && json_type(v) == JSON_STRING ? json_str(v) : NULL;
-}
-
 static uint64_t number_of(const struct json *o, const char *key)
 {
-    const char *text = text_of(o, key);
+    const char *text = json_get_str(o, key, NULL);
 
     return text ? strtoull(text, NULL, 10) : 0;
 }
@@ -171,13 +164,13 @@ static uint64_t number_of(const struct json *o, const char *key)
 static int read_record(const struct json *o, struct remembered *ret, struct err *e)
 {
     const struct json *pid = json_get(o, "pid");
-    const char *tier = text_of(o, "tier");
+    const char *tier = json_get_str(o, "tier", NULL);
 
     if (!tier || !pid || json_type(pid) != JSON_INT)
         return err_set(e, ERR_CONFIG, "it is not what was written there");
     ret->add.tier = strcmp(tier, "sealed") == 0 ? EGRESS_SEALED : EGRESS_VETH;
-    ret->add.ns_path = text_of(o, "netns");
-    ret->add.iface = text_of(o, "iface");
+    ret->add.ns_path = json_get_str(o, "netns", NULL);
+    ret->add.iface = json_get_str(o, "iface", NULL);
     ret->add.pid = (pid_t)json_int(pid);
     ret->start = number_of(o, "start");
     ret->inode = number_of(o, "inode");
@@ -260,7 +253,7 @@ static int load_one(struct keeper *k, const char *name, struct err *e)
     if (read_file(path, &text, e) == 0)
         o = json_parse(buf_span(&text), STATE_FILE_MAX, e);
     if (o) {
-        is_sealed = text_of(o, "tier") && strcmp(text_of(o, "tier"), "sealed") == 0;
+        is_sealed = strcmp(json_get_str(o, "tier", ""), "sealed") == 0;
         rc = adopt(k, name, buf_span(&text), o, e);
     }
     json_free(o);

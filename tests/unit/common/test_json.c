@@ -8,6 +8,23 @@
 
 #include "tests/support/test.h"
 
+static void a_members_text_or_what_is_said_instead(void **state)
+{
+    struct err e = {0};
+    struct json *root =
+        json_parse(span_str("{\"a\":\"x\",\"b\":1,\"c\":null,\"d\":\"\"}"), 1000, &e);
+
+    (void)state;
+    assert_non_null(root);
+    assert_string_equal(json_get_str(root, "a", "-"), "x");
+    assert_string_equal(json_get_str(root, "b", "-"), "-");
+    assert_string_equal(json_get_str(root, "c", "-"), "-");
+    assert_string_equal(json_get_str(root, "d", "-"), "");
+    assert_null(json_get_str(root, "e", NULL));
+    assert_null(json_get_str(NULL, "a", NULL));
+    json_free(root);
+}
+
 static void values_are_read_with_their_types(void **state)
 {
     static const char TEXT[] = "{\"n\": null, \"b\": true, \"i\": -9223372036854775808, "
@@ -475,6 +492,7 @@ static void threads_parse_at_the_same_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_members_text_or_what_is_said_instead),
         cmocka_unit_test(values_are_read_with_their_types),
         cmocka_unit_test(members_come_in_the_order_of_the_text),
         cmocka_unit_test(what_rfc_8259_or_we_refuse_is_refused),
