@@ -180,11 +180,24 @@ static void type(int fd, const char *text)
     assert_int_equal(write(fd, text, strlen(text)), strlen(text));
 }
 
+/* Wait until the shell has the terminal's foreground, or another group has it. */
+static bool until_foreground(int fd, pid_t shell, bool is_shell)
+{
+    for (int i = 0; i < BOXED_WAIT_MS / 10; i++) {
+        pid_t now = tcgetpgrp(fd);
+
+        if (now > 0 && (now == shell) == is_shell)
+            return true;
+        (void)poll(NULL, 0, 10);
+    }
+    return false;
+}
+
 static void a_shell_is_usable_at_a_terminal(void **state)
 {
     char *const shell[] = {(char[]){"/bin/sh"}, (char[]){"-i"}, NULL};
     static struct boxed_result r;
-    pid_t pid;
+    pid_t pid, sh;
     int fd;
 
     EACH_MODE(m, state)
@@ -199,16 +212,19 @@ static void a_shell_is_usable_at_a_terminal(void **state)
         type(fd, "echo st''arted\n");
         assert_true(boxed_read_until(fd, "started", r.out));
         assert_null(strstr(r.out, "job control"));
+        sh = tcgetpgrp(fd);
+        assert_true(sh > 0);
         type(fd, "sleep 1000 || echo inter''rupted\n");
         assert_true(boxed_read_until(fd, "sleep 1000", r.out));
-        (void)poll(NULL, 0,
-                   300); /* until sleep has the terminal; too soon only asks the shell */
+        assert_true(until_foreground(fd, sh, false)); /* or it would ask the shell */
         type(fd, "\003");
         type(fd, "echo al''ive\n");
         assert_true(boxed_read_until(fd, "alive", r.out));
         /* Stopped by the terminal, and continued. */
-        type(fd, "sh -c 'kill -TSTP $$; echo con''tinued'\n");
-        (void)poll(NULL, 0, 300);
+        assert_true(until_foreground(fd, sh, true));
+        type(fd, "sh -c 'echo to st''op; kill -TSTP $$; echo con''tinued'\n");
+        assert_true(boxed_read_until(fd, "to stop", r.out));
+        assert_true(until_foreground(fd, sh, true));
         type(fd, "fg\n");
         assert_true(boxed_read_until(fd, "continued", r.out));
         type(fd, "exit 9\n");
