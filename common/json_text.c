@@ -17,7 +17,7 @@ static size_t string_len(const uint8_t *p, size_t n)
 }
 
 /* jansson bounds depth only at compile time (2048), and it recurses; the members of an object
- * it does not bound, and its hash is a weak one. Up to the first wrong byte, where jansson
+ * it does not bound, and its hash is a weak one; a NUL after a number or a word it passes over. Up to the first wrong byte, where jansson
  * stops, strings and brackets and colons are here what they are there. */
 int json_check_bounds(struct span text, struct err *e)
 {
@@ -38,6 +38,8 @@ int json_check_bounds(struct span text, struct err *e)
             members[depth] = 0;
         } else if (c == ']' || c == '}') {
             depth -= depth > 0;
+        } else if (c == '\0') {
+            return err_set(e, ERR_CONFIG, "line %u: a NUL byte", line);
         } else if (c == ':' && ++members[depth] > JSON_MEMBERS_MAX) {
             return err_set(e, ERR_LIMIT, "line %u: more than %d members", line,
                            JSON_MEMBERS_MAX);
@@ -88,7 +90,7 @@ static void walk_value(struct walk *w)
             depth -= depth > 0;
             w->p++;
         } else {
-            while (w->p < w->end && strchr(" \t\r\n,]}", *w->p) == NULL)
+            while (w->p < w->end && memchr(" \t\r\n,]}", *w->p, 7) == NULL)
                 w->p++;
         }
         if (depth > 0)

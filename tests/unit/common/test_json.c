@@ -239,6 +239,25 @@ static void an_error_quotes_nothing(void **state)
     }
 }
 
+/* jansson by itself passes over one after a number or a word. */
+static void a_nul_is_refused_wherever_it_stands(void **state)
+{
+    static const char TEXT[] = "{\"a\": 1, \"b\": [true, \"x\", -2.5], \"c\": null}";
+    char with[sizeof TEXT];
+    struct span v;
+
+    (void)state;
+    for (size_t at = 0; at < sizeof TEXT; at++) {
+        memcpy(with, TEXT, at);
+        with[at] = '\0';
+        memcpy(with + at + 1, TEXT + at, sizeof TEXT - 1 - at);
+        assert_null(json_parse(span_of(with, sizeof TEXT), 100, NULL));
+        (void)json_find(span_of(with, sizeof TEXT), "b", &v); /* it ends */
+        (void)json_find(span_of(with, sizeof TEXT), "c", &v);
+        (void)json_find(span_of(with, sizeof TEXT), "", &v);
+    }
+}
+
 static void lines_are_found_by_path(void **state)
 {
     static const char TEXT[] = "{\n"
@@ -502,6 +521,7 @@ int main(void)
         cmocka_unit_test(every_cut_is_refused),
         cmocka_unit_test(an_error_holds_no_control_bytes),
         cmocka_unit_test(an_error_quotes_nothing),
+        cmocka_unit_test(a_nul_is_refused_wherever_it_stands),
         cmocka_unit_test(lines_are_found_by_path),
         cmocka_unit_test(values_are_found_in_the_text_by_path),
         cmocka_unit_test(wide_integers_are_taken_where_asked),
