@@ -17,8 +17,9 @@ static size_t string_len(const uint8_t *p, size_t n)
 }
 
 /* jansson bounds depth only at compile time (2048), and it recurses; the members of an object
- * it does not bound, and its hash is a weak one; a NUL after a number or a word it passes over. Up to the first wrong byte, where jansson
- * stops, strings and brackets and colons are here what they are there. */
+ * it does not bound, and its hash is a weak one; a NUL after a number or a word it passes
+ * over. Up to the first wrong byte, where jansson stops, strings and brackets and colons are
+ * here what they are there. */
 int json_check_bounds(struct span text, struct err *e)
 {
     unsigned members[JSON_DEPTH_MAX + 1] = {0};
