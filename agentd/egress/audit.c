@@ -217,8 +217,8 @@ void audit_free(struct audit *a)
     mem_free(a);
 }
 
-/* Where a sandbox may write it may put a link to what only we may, and its records have names in
- * them that it chose. */
+/* Where a sandbox may write it may put a link to what only we may, and its records have
+ * names in them that it chose. */
 static int check_link(const char *path, struct err *e)
 {
     struct stat st;

@@ -50,7 +50,7 @@ static void on_deadline(void *arg)
     }
 }
 
-/* -- life ------------------------------------------------------------------------------------ */
+/* -- life ---------------------------------------------------------------------------- */
 
 struct flow *flow_new(struct flows *fs, int *take_fd, const struct sock_addr *from,
                       const struct sock_addr *to)
@@ -160,7 +160,7 @@ void flow_free(struct flow *f)
     mem_free(f);
 }
 
-/* -- records ---------------------------------------------------------------------------------- */
+/* -- records ------------------------------------------------------------------------- */
 
 static void fill(const struct flow *f, struct audit_record *r, const char *name)
 {
@@ -229,7 +229,7 @@ void flow_end(struct flow *f, enum flow_end end)
     to_the_dead(f);
 }
 
-/* -- verdicts ---------------------------------------------------------------------------------- */
+/* -- verdicts ------------------------------------------------------------------------ */
 
 bool flow_may(const struct flow *f, const char *name, const struct ip_addr *addr,
               struct verdict *ret, bool *ret_would_refuse)
@@ -262,8 +262,8 @@ static void keep_verdict(struct flow *f, const struct verdict *v, bool would_ref
     policy_unref(old);
 }
 
-/* Where a rule's connections and bytes are counted, for as long as the rule is. NULL: it has no
- * limits. *ret_ok false: no memory. */
+/* Where a rule's connections and bytes are counted, for as long as the rule is. NULL: it
+ * has no limits. *ret_ok false: no memory. */
 static struct flow_limit *find_limit(struct flows *fs, const struct policy_rule *r,
                                      bool *ret_ok)
 {
@@ -362,7 +362,7 @@ void flow_refuse(struct flow *f, const struct verdict *v)
     loop_timer_start(&f->deadline, FLOW_WHO_MS);
 }
 
-/* -- the policy, or the time, has changed ------------------------------------------------------- */
+/* -- the policy, or the time, has changed -------------------------------------------- */
 
 /* Does it go the way, and was it looked at, as the policy wants it now? */
 static bool is_checked(const struct flow *f, const struct verdict *v)
@@ -386,7 +386,8 @@ bool flow_may_still(const struct flow *f, struct verdict *ret, bool *ret_would_r
 
     if (f->by != FLOW_BY_NAME)
         addr = &f->meant;
-    /* What went by the address alone may go on by the address alone, whatever name was read. */
+    /* What went by the address alone may go on by the address alone, whatever
+     * name was read. */
     if (f->by == FLOW_BY_ADDR && f->verdict.stage != VERDICT_ALLOW)
         name = NULL;
     return flow_may(f, name, addr, ret, ret_would_refuse);

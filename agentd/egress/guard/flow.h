@@ -41,8 +41,8 @@ struct dns_ask;
 #define FLOW_KEEPALIVE_S    120 /* a silent outer connection is asked whether it is there */
 #define FLOW_LINGER_BYTES   8388608 /* of a refused request, read away for its answer */
 #define FLOW_PROXY_CACHE_MS 30000   /* an address of the proxy's name is used so long */
-/* Bytes in hand, a sandbox. Over it reads are FLOW_READ_SMALL, and what is not decided yet is
- * refused. */
+/* Bytes in hand, a sandbox. Over it reads are FLOW_READ_SMALL, and what is not decided
+ * yet is refused. */
 #define FLOW_HELD_MAX 67108864
 #define FLOW_HELD_ALL_MAX                                                                \
     (16 * (size_t)FLOW_HELD_MAX) /* all sandboxes': then each keeps to its part */
@@ -169,18 +169,19 @@ struct flows {
     struct tls_ctx *proxy_tls; /* to https:// proxies; NULL: not made */
 };
 
-/* -- flow_pipe.c ---------------------------------------------------------------------------- */
+/* -- flow_pipe.c --------------------------------------------------------------------- */
 
-/** Move at most n bytes without a copy. False: nothing was done, read and write. True: done; the
- *  flow may have ended. */
+/** Move at most n bytes without a copy. False: nothing was done, read and write. True:
+ *  done; the flow may have ended. */
 bool flow_pipe_move(struct flow *f, enum flow_way way, size_t n);
 /** So much was read and written. */
 void flow_pipe_read(struct flow_pump *p, size_t n);
 void flow_pipe_done(struct flows *fs);
 
-/* -- flows.c ------------------------------------------------------------------------------- */
+/* -- flows.c ------------------------------------------------------------------------- */
 
-/** A connection that was accepted. For flows.c itself and for tests, which have no TPROXY.
+/** A connection that was accepted. For flows.c itself and for tests, which
+ *  have no TPROXY.
  *  @to  the address the program meant */
 void flows_take(struct flows *fs, int *take_fd, const struct sock_addr *from,
                 const struct sock_addr *to);
@@ -190,7 +191,7 @@ void flows_hold(struct flows *fs, size_t more, size_t less);
 /** More than a sandbox may while others want memory too. */
 bool flows_hold_much(const struct flows *fs);
 
-/* -- flow.c: life, verdicts, records --------------------------------------------------------- */
+/* -- flow.c: life, verdicts, records ------------------------------------------------- */
 
 /** NULL: no memory; the descriptor is gone. */
 struct flow *flow_new(struct flows *fs, int *take_fd, const struct sock_addr *from,
@@ -199,11 +200,12 @@ void flow_set_state(struct flow *f, enum flow_state s);
 /** Records what is not yet recorded, closes (FLOW_CLOSED) or resets both sides. */
 void flow_end(struct flow *f, enum flow_end end);
 void flow_free(struct flow *f); /* a dead one */
-/** May this name (NULL: none) at this address (NULL: any) be reached on the flow's port? */
+/** May this name (NULL: none) at this address (NULL: any) be reached on the
+ *  flow's port? */
 bool flow_may(const struct flow *f, const char *name, const struct ip_addr *addr,
               struct verdict *ret, bool *ret_would_refuse);
-/** Go by this verdict: keeps it and its policy, and enters the rule's limits. False: a limit
- *  says no, and the flow has been refused. */
+/** Go by this verdict: keeps it and its policy, and enters the rule's limits. False: a
+ *  limit says no, and the flow has been refused. */
 bool flow_adopt(struct flow *f, const struct verdict *v, bool would_refuse);
 /** A verdict of the guard's own. */
 void flow_verdict(struct verdict *ret, enum verdict_stage stage, const char *fmt, ...)
@@ -224,7 +226,7 @@ void flow_record_refusal(struct flow *f, const struct verdict *v, const char *na
 void flow_decide_again(struct flow *f);
 const char *flow_check_name(const struct flow *f);
 
-/* -- flow_look.c: what does it want? --------------------------------------------------------- */
+/* -- flow_look.c: what does it want? ------------------------------------------------- */
 
 void flow_begin(struct flow *f);
 void flow_look(struct flow *f); /* the program may have sent something */
@@ -235,12 +237,12 @@ void flow_by_name(struct flow *f, const char *name);
 void flow_by_addr(struct flow *f, const char *why);
 bool flow_may_by_addr(const struct flow *f);
 
-/* -- flow_http.c ------------------------------------------------------------------------------ */
+/* -- flow_http.c --------------------------------------------------------------------- */
 
 /** LOOK: bytes came. */
 void flow_http_look(struct flow *f);
-/** RELAY: what is in f->in, as far as it may go, is appended to `out`. Where it may not, our
- *  answer is in f->words. False: ended. */
+/** RELAY: what is in f->in, as far as it may go, is appended to `out`. Where it may not,
+ *  our answer is in f->words. False: ended. */
 bool flow_http_up(struct flow *f, struct buf *out);
 /** May more of the program's bytes be read? */
 bool flow_http_wants(const struct flow *f);
@@ -256,7 +258,7 @@ int flow_words_other_host(const struct flow *f, struct buf *out);
 int flow_words_bad(const struct flow *f, const char *rule, struct buf *out);
 int flow_words_unreachable(const struct flow *f, const char *why, struct buf *out);
 
-/* -- flow_dial.c ------------------------------------------------------------------------------- */
+/* -- flow_dial.c --------------------------------------------------------------------- */
 
 /** Decided, by name or address: connect. */
 void flow_dial(struct flow *f);
@@ -268,7 +270,7 @@ void flow_dial_cancel(struct flow *f);
 /** The job who_later. */
 void flow_ask_who(void *arg);
 
-/* -- flow_proxy.c ------------------------------------------------------------------------------ */
+/* -- flow_proxy.c -------------------------------------------------------------------- */
 
 /** Is a proxy in the way to what was decided? 1 with f->proxy, 0, -1 with *e. */
 int flow_proxy_choose(struct flow *f, struct err *e);
@@ -279,7 +281,7 @@ void flow_proxy_writable(struct flow *f);
 void flow_proxy_secured(struct flow *f, const struct err *e);
 void flow_proxy_cancel(struct flow *f);
 
-/* -- flow_relay.c -------------------------------------------------------------------------------*/
+/* -- flow_relay.c -------------------------------------------------------------------- */
 
 extern const struct conn_ops flow_inner_ops, flow_outer_ops;
 /** f->outer speaks to the target. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a decision to a connection. Every address is decided once more when it is known, since a
- * name may stand for anything; the floor is checked here and nowhere later.
+ * From a decision to a connection. Every address is decided once more when it is known,
+ * since a name may stand for anything; the floor is checked here and nowhere later.
  */
 #include <stdio.h>
 #include <string.h>
@@ -31,7 +31,7 @@ void flow_dial_failed(struct flow *f, enum flow_end end, const char *why)
         flow_end(f, end);
 }
 
-/* -- who is it: the process that asks ------------------------------------------------------------- */
+/* -- who is it: the process that asks ------------------------------------------------ */
 
 static void on_who(void *arg, struct channel_msg *m)
 {
@@ -48,7 +48,8 @@ static void on_who(void *arg, struct channel_msg *m)
         flow_refuse_now(f);
 }
 
-/* The keeper does not look more often, and even its "not known" would cost two wake-ups. */
+/* The keeper does not look more often, and even its "not known" would cost
+ * two wake-ups. */
 static bool may_ask_who(struct flows *fs)
 {
     uint64_t now_ms = loop_now(flows_loop(fs));
@@ -89,7 +90,7 @@ bool flow_ask_who_first(struct flow *f)
     return f->who != NULL;
 }
 
-/* -- connecting ------------------------------------------------------------------------------------ */
+/* -- connecting ---------------------------------------------------------------------- */
 
 /* IPv4 was asked for alone: now the other addresses. */
 static void connect_failed(struct flow *f, const struct err *e)
@@ -169,7 +170,7 @@ static void start(struct flow *f)
         loop_job_defer(&f->who_later);
 }
 
-/* -- addresses --------------------------------------------------------------------------------------- */
+/* -- addresses ----------------------------------------------------------------------- */
 
 static void dial_meant(struct flow *f)
 {
@@ -179,7 +180,8 @@ static void dial_meant(struct flow *f)
     start(f);
 }
 
-/* The one that the program chose, when it is ours as well; then its family; then others. */
+/* The one that the program chose, when it is ours as well; then its family;
+ * then others. */
 static int rank(const struct flow *f, const struct ip_addr *a)
 {
     if (ip_eq(a, &f->meant))
@@ -269,8 +271,9 @@ void flow_dial(struct flow *f)
         start(f);
         return;
     }
-    /* What the name server has just told the program is at hand; a second family would be one
-     * more question on the way. With IPv6 both: the program may have an IPv6 that the host has
-     * not, and then cannot fall back by itself, since we take every connection. */
+    /* What the name server has just told the program is at hand; a second family
+     * would be one more question on the way. With IPv6 both: the program may have an
+     * IPv6 that the host has not, and then cannot fall back by itself, since we take
+     * every connection. */
     ask_name(f, f->meant.family == AF_INET ? AF_INET : AF_UNSPEC);
 }

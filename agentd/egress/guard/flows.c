@@ -33,8 +33,9 @@ static bool is_own(const struct flows *fs, const struct sock_addr *to)
     return false;
 }
 
-/* Descriptors and memory are all sandboxes', and without any the guard can serve none of them. So
- * when three quarters of what there is are in use, of the last quarter each sandbox has its part. */
+/* Descriptors and memory are all sandboxes', and without any the guard can serve none of
+ * them. So when three quarters of what there is are in use, of the last quarter each
+ * sandbox has its part. */
 static bool has_share(const struct guard *g, size_t all, size_t used, size_t own)
 {
     size_t n = g->n_wards > 0 ? g->n_wards : 1;

@@ -389,8 +389,8 @@ static int ignore_signals(struct err *e)
     return 0;
 }
 
-/* How many there may be the keeper has decided. Each connection is two, and a third while addresses
- * are tried; the rest is for listeners, names, and what the keeper sends. */
+/* How many there may be the keeper has decided. Each connection is two, and a third while
+ * addresses are tried; the rest is for listeners, names, and what the keeper sends. */
 static void use_all_descriptors(struct guard *g)
 {
     struct rlimit r;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * binds -- what --bind may show. Who may speak to an engine, to D-Bus or to libvirt can have them
- *          start anything outside, so neither such a socket nor a folder with one is shown; other
- *          sockets are a way out that no policy rules, and are warned of.
+ * binds -- what --bind may show. Who may speak to an engine, to D-Bus or to libvirt
+ *          can have them start anything outside, so neither such a socket nor a
+ *          folder with one is shown; other sockets are a way out that no policy
+ *          rules, and are warned of.
  */
 #ifndef AGENTD_EGRESS_KEEPER_BINDS_H
 #define AGENTD_EGRESS_KEEPER_BINDS_H

@@ -207,8 +207,9 @@ static size_t read_children(pid_t pid, pid_t *ret, size_t cap)
     return n;
 }
 
-/* The sandbox's first process and what came of it, in the order of their birth: far fewer than all
- * of the machine. What an engine put there later (`podman exec`) is not among them. */
+/* The sandbox's first process and what came of it, in the order of their birth: far
+ * fewer than all of the machine. What an engine put there later (`podman exec`) is
+ * not among them. */
 static pid_t scan_tree(struct look *l, pid_t first)
 {
     pid_t queue[TREE_MAX] = {first};

@@ -31,7 +31,8 @@ void sandbox_fail(int talk, const struct err *e)
     _exit(1);
 }
 
-/* End with the parent, which is `parent` (0: outside our view) unless it is gone already. */
+/* End with the parent, which is `parent` (0: outside our view) unless it is
+ * gone already. */
 static void tie_to(pid_t parent)
 {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)

@@ -320,7 +320,8 @@ static int put_all(struct nft *fresh, const struct nft_base *base,
     return put_guard_nets(fresh, NULL, 0, 0) < 0 ? no_memory(e) : 0;
 }
 
-/* One try: what is there before it, and what the kernel knows, is as the batch's flags say. */
+/* One try: what is there before it, and what the kernel knows, is as the
+ * batch's flags say. */
 static int restore(struct nft *n, const struct nft_base *base,
                    const struct nft_sandbox *s, size_t n_sandboxes, struct err *e)
 {

@@ -84,9 +84,9 @@ void nft_close(struct nft *n); /* leaves the table, unless it is owned */
  *  others of its kind. */
 #define NFT_TABLE_MAX 32
 void nft_own_table(struct nft *n, const char *name);
-/** Before nft_install(): the tables are ours alone, `nft flush ruleset` passes them by, and they
- *  stay when we die, until the next one that asks for the same. Since Linux 6.9; before that
- *  they are as any. */
+/** Before nft_install(): the tables are ours alone, `nft flush ruleset` passes them by,
+ *  and they stay when we die, until the next one that asks for the same. Since Linux 6.9;
+ *  before that they are as any. */
 void nft_keep_table(struct nft *n);
 
 /* Each is one batch: done wholly and acknowledged, or -1 with *e in words and

@@ -145,8 +145,9 @@ void build_table(struct nft_batch *b)
     table(b, b->table_flags);
 }
 
-/* Deleting what is not there is an error, so it is made first; what is there has to be asked for as
- * it is: who asks with these flags for a table that was left becomes its owner. */
+/* Deleting what is not there is an error, so it is made first; what is there has to
+ * be asked for as it is: who asks with these flags for a table that was left
+ * becomes its owner. */
 void build_table_anew(struct nft_batch *b)
 {
     table(b, b->is_plain_before ? 0 : b->table_flags);
