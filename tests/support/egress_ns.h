@@ -36,9 +36,9 @@ enum {
     EGRESS_NS_MS = 3000, /* until what must happen at once has failed to */
 };
 
-/** Run `body` in a child with a network namespace; with a user namespace around it when
- * `is_user` (always when
- *  not root). Skips the test, saying so, where the kernel refuses namespaces. */
+/** Run `body` in a child with a network namespace, and a user namespace around it when
+ *  `is_user` (always when not root). Skips the test, saying so, where the kernel refuses
+ *  namespaces. */
 void egress_ns_run(void (*body)(void), bool is_user);
 
 struct egress_ns {

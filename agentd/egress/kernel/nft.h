@@ -4,23 +4,37 @@
  *        in, netlink messages out), spoken by nft_link.c (one batch a change,
  *        acknowledged, errors matched by sequence number and put into words).
  *
- *   table inet agentd_egress                       one base chain a hook, policy drop where it can be
- *     sets      floor4/6, private4/6               static, from ip_class_nets() and the host's own
- *               pin4/6 (tag . addr . proto . port) timed, of all sandboxes: a tag is one sandbox's, and never
- *                                                  used again
- *     per sandbox N:  chain sN, counters sN_refused and sN_guarded, quota sN_quota; where its policy has such:
- *                     sN_net4/6 (allowed networks . port), sN_no4/6 (denied networks . port),
- *                     sN_port (ports the guard decides)
- *   table netdev agentd_egress                     veth only: one ingress chain sN an interface
+ *   table inet agentd_egress   sealed: the policy of every base chain is drop
+ *     floor4/6, private4/6     static: ip_class_nets() and, on a host, its addresses
+ *     own4/6                   sealed: what a sandbox's programs are to each other
+ *     from4/6, ours4/6         veth: (interface . address) to a sandbox's chain; the same
+ *                              as a set, for hooks that only drop
+ *     may4/6, nets4/6          what of floor and private space the guard itself may dial
+ *     pin4/6                   timed: tag . address . protocol . port, of all sandboxes;
+ *                              a tag is one sandbox's, and never used again
+ *     told                     timed: which refusals are logged, at a bounded rate
+ *     sandbox N                chain sN, counters sN_refused and sN_guarded, sN_quota;
+ *                              where its policy has such, sN_net4/6 and sN_no4/6 (allowed
+ *                              and denied networks . port), sN_port (ports that the
+ *                              guard decides)
+ *   table netdev agentd_egress veth: an ingress chain sN an interface, against spoofing
  *
- * A sandbox's chain, in order: multicast -> refuse; port 53 -> guard; (sealed) its own
- * addresses -> accept, the guard's ports -> refuse; quota, invalid -> refuse; established
- * -> guard; floor -> refuse; not TCP -> refuse; denied -> refuse; private and not in
- * sN_net -> refuse; pinned, in sN_net, port in sN_port -> to the guard unless there are
- * too many connections; refuse. To the guard is a mark, and in prerouting `tproxy` for
- * marked packets, followed by an unconditional drop. Refusals are counted, logged to
- * EGRESS_NFLOG at a bounded rate with the mark saying which sandbox and why, and fail at
- * once (TCP reset, ICMP admin-prohibited).
+ * A sandbox's chain (nft_judge.c), in order:
+ *   multicast                                 refused
+ *   port 53, wherever it goes                 to the guard
+ *   sealed: the guard's ports                 refused
+ *   sealed: its own addresses                 accepted
+ *   the quota used up; invalid                refused
+ *   TCP that is established                   to the guard
+ *   floor; UDP; all but TCP                   refused
+ *   sN_no; private and not in sN_net          refused
+ *   pinned, or in sN_net, or in sN_port       to the guard, while its connections are not
+ *                                             too many
+ *   all else                                  refused
+ *
+ * To the guard is EGRESS_MARK: marked packets meet `tproxy`, and behind it a drop without
+ * condition. Refusals are counted, logged to EGRESS_NFLOG with a mark that says which
+ * sandbox and why, and fail at once (TCP reset, ICMP admin-prohibited).
  *
  * Limits   NFT_*; a pin over NFT_PINS_SEALED or NFT_PINS_HOST fails with ERR_LIMIT. A
  *          batch is one datagram: without CAP_NET_ADMIN in the first user namespace it is
