@@ -18,7 +18,7 @@ static const char *end_word(enum flow_end end)
     return word[end];
 }
 
-const char *flow_check_name(const struct flow *f)
+static const char *check_name(const struct flow *f)
 {
     static const char *const name[] = {"pin", "http", "tls"};
 
@@ -172,7 +172,7 @@ static void fill(const struct flow *f, struct audit_record *r, const char *name)
         .addr = f->meant,
         .port = f->port,
         .protocol = IPPROTO_TCP,
-        .check = flow_check_name(f),
+        .check = check_name(f),
         .started_ms = f->started_ms,
         .ended_ms = clock_wall_ms(),
     };

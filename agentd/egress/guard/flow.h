@@ -224,7 +224,6 @@ bool flow_may_still(const struct flow *f, struct verdict *ret, bool *ret_would_r
 void flow_record_refusal(struct flow *f, const struct verdict *v, const char *name);
 /** The flow is decided as if it came now; cut when it is not allowed any more. */
 void flow_decide_again(struct flow *f);
-const char *flow_check_name(const struct flow *f);
 
 /* -- flow_look.c: what does it want? ------------------------------------------------- */
 
@@ -264,8 +263,6 @@ int flow_words_unreachable(const struct flow *f, const char *why, struct buf *ou
 void flow_dial(struct flow *f);
 /** It cannot be: tell the program, end. */
 void flow_dial_failed(struct flow *f, enum flow_end end, const char *why);
-/** The next address; f->outer is none. */
-void flow_dial_next(struct flow *f);
 void flow_dial_cancel(struct flow *f);
 /** The job who_later. */
 void flow_ask_who(void *arg);

@@ -135,7 +135,8 @@ static void connect_all(struct flow *f)
         flow_dial_failed(f, FLOW_UNREACHABLE, e.msg);
 }
 
-void flow_dial_next(struct flow *f)
+/* The next address; f->outer is none. */
+static void dial_next(struct flow *f)
 {
     if (f->has_proxy)
         flow_proxy_dial(f);
@@ -165,7 +166,7 @@ static void start(struct flow *f)
         return;
     }
     learn(f);
-    flow_dial_next(f);
+    dial_next(f);
     if (f->state == FLOW_DIAL)
         loop_job_defer(&f->who_later);
 }
