@@ -477,13 +477,15 @@ def test_connections_that_are_forged_for_the_guard(lab, street, podman, service,
         box.remove()
 
 
-# Deletes the table without pause and rewrites, behind the sandbox's own rules, where a connection was
-# meant to go: to 203.0.113.11, port 80, it says, and means each of these places.
+# Rewrites, between the judge and the guard, where a connection was meant to go: to 203.0.113.11, port 80,
+# it said, to each of these places it says now. (The kernel's NAT would do so before the judge.) Then the
+# same while it deletes the sandbox's table without pause.
 FORGE = REACH.split("asked, wait")[0] + r"""
 import subprocess, threading, time
 RULES = '''
 table inet mine {
-    chain out { type nat hook output priority 100; meta nfproto %s tcp dport 80 dnat %s to %s; }
+    chain out { type filter hook output priority 50; %(ip)s daddr %(to)s tcp dport 80 %(ip)s daddr set %(host)s tcp dport set %(port)d; }
+    chain back { type filter hook output priority -350; %(ip)s saddr %(host)s tcp sport %(port)d %(ip)s saddr set %(to)s tcp sport set 80; }
 }
 '''
 wait, answers, tables, stop = 1.0, [], [0], []
@@ -495,8 +497,8 @@ def forge(asked):
     _, host, port = asked
     six = ":" in host
     subprocess.run(["/usr/sbin/nft", "delete", "table", "inet", "mine"], capture_output=True)
-    subprocess.run(["/usr/sbin/nft", "-f", "-"], text=True, check=True, input=RULES % (
-        ("ipv6", "ip6", "[%s]:%d" % (host, port)) if six else ("ipv4", "ip", "%s:%d" % (host, port))))
+    subprocess.run(["/usr/sbin/nft", "-f", "-"], text=True, check=True, input=RULES % {
+        "ip": "ip6" if six else "ip", "to": "2001:db8:1::10" if six else "203.0.113.11", "host": host, "port": port})
     for kind in ("tcp", "http"):
         answers.append({"asked": asked, "answer": one(kind, "2001:db8:1::10" if six else "203.0.113.11", 80)})
 asked = [a for a in json.loads(sys.argv[1]) if a[0] != "udp" and not a[1].endswith("test")]
