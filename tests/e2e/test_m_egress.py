@@ -4,7 +4,10 @@ refused at once, and `explain` says the same as the kernel and the guard did."""
 
 import json
 import os
+import pathlib
+import socket
 import tempfile
+import threading
 
 import pytest
 
@@ -227,6 +230,25 @@ def test_full_isolation_reaches_nothing(lab, user):
 def test_each_example_policy_is_accepted(lab, example):
     done = lab.agentd("check", str(ROOT / "examples/egress" / example))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_gives_no_status_hides_no_other(lab, user):
+    box = lab.start(lab.policy(), "/bin/sh", "-c", "echo up; exec sleep 60", user=user, options=["--name", "seen"])
+    box.wait_line(lambda line: line == "up")
+    folder = lab.place / ("run-%d" % (user or 0)) / "agentd/egress" if user else pathlib.Path("/run/agentd/egress")
+    path = folder / "mute.sock"
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(path))
+        try:
+            os.chown(path, user or 0, user or 0)
+            mute.listen()
+            threading.Thread(target=lambda: mute.accept()[0].close(), daemon=True).start()
+            done = lab.agentd("status", user=user)
+        finally:
+            path.unlink()
+    assert done.returncode == 1 and "mute.sock" in done.stderr, done.stderr
+    assert "seen" in done.stdout
+    box.end()
 
 
 def test_status_reload_and_detach_reach_a_running_sandbox(lab, user):

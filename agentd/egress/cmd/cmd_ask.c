@@ -89,8 +89,10 @@ static int ask(const struct options *o, struct span request, struct buf *ret,
     if (control_call(CONTROL_SERVE_PATH, request, ret, e) == 0)
         return 0;
     if (o->name && e->code == ERR_SYS)
-        return err_wrap(e, "no `run` of yours keeps \"%s\", and of the host's service",
-                        o->name);
+        return err_wrap(
+            e,
+            "no `run` of yours is called \"%s\", and the host's service cannot be asked",
+            o->name);
     return -1;
 }
 
@@ -293,32 +295,38 @@ static int add_from(const char *path, struct span request, struct buf *all, stru
                : 0;
 }
 
-static int add_run_sockets(struct span request, struct buf *all, struct err *e)
+/* One that gives no answer, for it is suspended perhaps, is told and hides no other. */
+static int add_run_sockets(struct span request, struct buf *all, bool *ret_is_partial,
+                           struct err *e)
 {
     char dir[CONTROL_PATH_MAX], path[CONTROL_PATH_MAX];
     const struct dirent *de;
+    struct err why;
     unsigned n = 0;
-    int rc = 0;
     DIR *d;
 
     if (control_run_dir(dir, sizeof dir, e) < 0)
         return -1;
     d = opendir(dir);
-    while (d && rc == 0 && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
+    while (d && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
         size_t len = strlen(de->d_name);
 
         if (len < 6 || strcmp(de->d_name + len - 5, ".sock") != 0 ||
             snprintf(path, sizeof path, "%s/%s", dir, de->d_name) >= (int)sizeof path)
             continue;
         n++;
-        rc = add_from(path, request, all, e);
+        if (add_from(path, request, all, &why) < 0) {
+            tell("status", "%s", why.msg);
+            *ret_is_partial = true;
+        }
     }
     if (d)
         (void)closedir(d); /* opened for reading */
-    return rc;
+    return 0;
 }
 
-static int collect(const struct options *o, struct buf *all, struct err *e)
+static int collect(const struct options *o, struct buf *all, bool *ret_is_partial,
+                   struct err *e)
 {
     struct span every = span_str("{\"op\":\"status\"}");
     AUTO(buf_done)
@@ -336,7 +344,7 @@ static int collect(const struct options *o, struct buf *all, struct err *e)
          * sandbox there. */
         if (geteuid() == 0 && add_from(CONTROL_SERVE_PATH, every, all, e) < 0)
             return -1;
-        return add_run_sockets(every, all, e);
+        return add_run_sockets(every, all, ret_is_partial, e);
     }
     if (buf_addf(&request, "{\"op\":\"status\",\"name\":\"%s\"}", o->name) < 0)
         return err_set(e, ERR_NOMEM, "no memory");
@@ -403,17 +411,18 @@ int cmd_status(int argc, char **argv)
     AUTO(buf_done)
     struct buf text = BUF_INIT;
     struct err e = {.msg = "no memory"};
+    bool is_partial = false;
     int rc;
 
     if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
         return EXIT_USAGE;
-    if ((o.name && check_name(o.name, &e) < 0) || collect(&o, &all, &e) < 0)
+    if ((o.name && check_name(o.name, &e) < 0) || collect(&o, &all, &is_partial, &e) < 0)
         return tell_err(argv[0], &e);
     if (buf_adds(&text, "{\"sandboxes\":[") < 0 ||
         (all.len > 0 && buf_add(&text, all.p, all.len) < 0) || buf_adds(&text, "]}") < 0)
         return tell_err(argv[0], &e);
-    if (!o.is_json)
-        return print_table(buf_span(&text), &e) < 0 ? tell_err(argv[0], &e) : EXIT_DONE;
-    rc = printf("%.*s\n", SPAN_FMT(buf_span(&text)));
-    return rc < 0 || fflush(stdout) != 0 ? EXIT_FAIL : EXIT_DONE;
+    if (!o.is_json && print_table(buf_span(&text), &e) < 0)
+        return tell_err(argv[0], &e);
+    rc = o.is_json ? printf("%.*s\n", SPAN_FMT(buf_span(&text))) : 0;
+    return rc < 0 || fflush(stdout) != 0 || is_partial ? EXIT_FAIL : EXIT_DONE;
 }
