@@ -30,6 +30,7 @@ static int read_choice(struct policy_build *b, const char *path, const struct js
                        const char *const *name, size_t n)
 {
     const char *near;
+    char all[64] = "";
 
     if (!build_type(b, path, v, JSON_STRING))
         return -1;
@@ -37,8 +38,17 @@ static int read_choice(struct policy_build *b, const char *path, const struct js
         if (strcmp(json_str(v), name[i]) == 0)
             return (int)i;
     near = build_nearest(name, n, json_str(v));
-    build_error(b, path, "cannot be %s; the %s \"%s\"", log_q(json_str(v)),
-                near ? "nearest is" : "first choice is", near ? near : name[0]);
+    if (near) {
+        build_error(b, path, "cannot be %s; the nearest is \"%s\"", log_q(json_str(v)),
+                    near);
+        return -1;
+    }
+    for (size_t i = 0; i < n; i++) {
+        size_t len = strlen(all);
+
+        (void)snprintf(all + len, sizeof all - len, "%s%s", i ? ", " : "", name[i]);
+    }
+    build_error(b, path, "cannot be %s, only %s", log_q(json_str(v)), all);
     return -1;
 }
 

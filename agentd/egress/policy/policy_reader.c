@@ -90,6 +90,14 @@ struct policy_reader policy_system_reader(const char *path)
     };
 }
 
+/* What looks like a preset's name and is no file may be a preset spelt wrong. */
+static const char *no_preset(const char *name)
+{
+    return strchr(name, '/') || strchr(name, '.')
+               ? ""
+               : "; the presets are full-isolation, development, build and production";
+}
+
 struct policy *policy_load(const char *path_or_preset, struct policy_faults *faults)
 {
     struct policy_reader reader = policy_system_reader(path_or_preset);
@@ -103,7 +111,9 @@ struct policy *policy_load(const char *path_or_preset, struct policy_faults *fau
         memset(faults, 0, sizeof *faults);
         faults->has_error = true;
         faults->n = 1;
-        (void)snprintf(faults->at[0].text, sizeof faults->at[0].text, "%s", e.msg);
+        (void)snprintf(faults->at[0].text, sizeof faults->at[0].text, "%.130s%s", e.msg,
+                       e.code == ERR_SYS && e.sys == ENOENT ? no_preset(path_or_preset)
+                                                            : "");
         return NULL;
     }
     return policy_compile(buf_span(&text), &reader, faults);

@@ -232,6 +232,7 @@ static const struct {
     {"{\"version\": \"1\"}", 1, "version", "must be 1"},
     {ROOT("\"alow\": []"), 2, "alow", "nearest is \"allow\""},
     {ROOT("\"mode\": \"enforced\""), 2, "mode", "nearest is \"enforce\""},
+    {ROOT("\"mode\": \"loud\""), 2, "mode", "only enforce, audit, learn"},
     {ROOT("\"default\": true"), 2, "default", "must be a string"},
     {ROOT("\"name\": \"\""), 2, "name", "empty"},
     {ROOT("\"name\": \"a\\u001bb\""), 2, "name", "control"},

@@ -123,6 +123,15 @@ static void local_networks_are_declared_in_the_environment(void **state)
     assert_int_equal(unsetenv("TUNNEL_LOCAL_NETWORKS"), 0);
 }
 
+static void a_presets_name_that_is_spelt_wrong_is_told_the_presets(void **state)
+{
+    (void)state;
+    assert_null(policy_load("fullisolation", &faults));
+    assert_non_null(strstr(faults.at[0].text, "the presets are full-isolation, "));
+    assert_null(policy_load("./fullisolation", &faults));
+    assert_null(strstr(faults.at[0].text, "presets"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -130,6 +139,7 @@ int main(void)
         cmocka_unit_test(what_is_no_file_is_a_fault),
         cmocka_unit_test(a_file_over_the_cap_is_not_read),
         cmocka_unit_test(local_networks_are_declared_in_the_environment),
+        cmocka_unit_test(a_presets_name_that_is_spelt_wrong_is_told_the_presets),
     };
 
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
