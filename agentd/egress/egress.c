@@ -25,9 +25,10 @@ static const struct {
     {"check", cmd_check, "FILE"},
     {"explain", cmd_explain, "--policy FILE [TARGET...]"},
     {"registries", cmd_registries, ""},
-    {"hook", cmd_hook, "(an OCI createRuntime hook: the state on stdin)"},
+    {"hook", cmd_hook, "[--socket PATH] (an OCI createRuntime hook: the state on stdin)"},
     {"runtime", cmd_runtime,
-     "[--policy FILE] [--tier TIER] [--runtime PATH] RUNTIME-ARGUMENTS..."},
+     "[--policy FILE] [--tier TIER] [--runtime PATH] [--socket PATH] "
+     "RUNTIME-ARGUMENTS..."},
     {"guard", cmd_guard, NULL},
 };
 
@@ -41,8 +42,8 @@ static int usage(FILE *out)
 
     for (size_t i = 0; i < COMMANDS && rc >= 0; i++)
         if (commands[i].usage)
-            rc = fprintf(out, "  agentd egress %s %s\n", commands[i].name,
-                         commands[i].usage);
+            rc = fprintf(out, "  agentd egress %s%s%s\n", commands[i].name,
+                         *commands[i].usage ? " " : "", commands[i].usage);
     return rc < 0 || fflush(out) != 0 ? EXIT_FAIL : EXIT_DONE;
 }
 
@@ -52,7 +53,7 @@ int egress_main(int argc, char **argv)
         (void)usage(stderr); /* nowhere else to say it */
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help"))
+    if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
         return usage(stdout);
     for (size_t i = 0; i < COMMANDS; i++)
         if (commands[i].run && !strcmp(argv[1], commands[i].name))
