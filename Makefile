@@ -12,6 +12,7 @@
 #   make lint         format, self-contained headers, layering, documents, clang-tidy, cppcheck
 #   make deps         install the Debian packages that are missing
 #   make install      honours DESTDIR, PREFIX and the usual directory names
+#   make tools        what tests and examples/sandbox.sh need besides: the app, and tools
 #   make clean
 # Variables: CC CFLAGS CPPFLAGS LDFLAGS LDLIBS V=1 WERROR=1 T=pattern
 

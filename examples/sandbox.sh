@@ -53,8 +53,7 @@ wait_for $server "$place/tunneld.log" 'event=ready' "tunneld (is port $port free
 access=$("$build/bin/tunneld" token -c "$place/tunneld.json" --sandbox demo --access)
 
 # The whole of it: one command, one policy, and the preview. The bind is for a checkout in /tmp, where
-# a sandbox has a folder of its own. (--bind is for a tree below /tmp, which is
-# the sandbox's own.)
+# a sandbox has a folder of its own.
 TUNNEL_SERVER=https://$domain:$port TUNNEL_TOKEN_FILE=$place/agent.token TUNNEL_CA_FILE=$certs/ca.pem \
     "$build/bin/agentd" egress run --policy full-isolation --name demo --audit "$place/audit.jsonl" --up \
     --bind "$build/examples" -- \
