@@ -35,7 +35,7 @@ int err_set_at(struct err *e, enum err_code code, int sys, const char *where,
 
 int err_wrap(struct err *e, const char *fmt, ...)
 {
-    char head[sizeof(e->msg) / 2];
+    char head[ERR_MSG_MAX / 2];
     va_list ap;
     size_t n;
 

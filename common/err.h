@@ -24,11 +24,13 @@ enum err_code {
     ERR_TIMEOUT,  /* a deadline passed */
 };
 
+#define ERR_MSG_MAX 200 /* bytes, NUL included */
+
 struct err {
     enum err_code code;
-    int sys;           /* errno, or 0 */
-    const char *where; /* "file:line" literal of the first report */
-    char msg[200];     /* NUL-terminated, for people; never parsed */
+    int sys;               /* errno, or 0 */
+    const char *where;     /* "file:line" literal of the first report */
+    char msg[ERR_MSG_MAX]; /* NUL-terminated, for people; never parsed */
 };
 
 /** Fill *e and return -1, so that callers can write `return err_set(e, ...)`. */
