@@ -82,7 +82,7 @@ enum {
 
 struct channel_counts {
     uint32_t flows;             /* open now */
-    uint64_t connects, refused; /* since the sandbox began */
+    uint64_t connects, refused; /* taken and refused by this guard */
     uint64_t questions, names_refused;
     uint64_t bytes_up, bytes_down;
     uint32_t pins;

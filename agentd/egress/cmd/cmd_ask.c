@@ -393,7 +393,7 @@ static int print_table(struct span text, struct err *e)
     }
     if (json_len(list) > 0)
         rc = printf("%-24s %-7s %-9s %-8s %6s %9s %9s  %s\n", "NAME", "TIER", "ENFORCED",
-                    "MODE", "OPEN", "ALLOWED", "REFUSED", "POLICY");
+                    "MODE", "OPEN", "TAKEN", "REFUSED", "POLICY");
     for (size_t i = 0; rc >= 0 && i < json_len(list); i++)
         rc = json_type(json_at(list, i)) == JSON_OBJECT ? print_one(json_at(list, i)) : 0;
     json_free(o);

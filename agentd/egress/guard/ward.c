@@ -40,9 +40,10 @@ void ward_record_refusal(struct ward *w, struct audit_record *r)
         w->counts.names_refused += !r->would_refuse;
     } else {
         r->kind = AUDIT_REFUSED;
-        w->counts.refused++;
-        if (r->by == NULL)
+        if (r->by == NULL) { /* the kernel counts its own, and all of them */
+            w->counts.refused++;
             r->protocol = IPPROTO_TCP; /* all that is the guard's to refuse */
+        }
     }
     fill(w, r);
     audit_write(w->guard->audit, r);
