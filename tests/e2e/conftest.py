@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -27,6 +28,9 @@ DOMAIN = "preview.localhost"
 RUNTIME_ROOT = tempfile.mkdtemp(prefix="agentd-e2e-")
 RUNTIME_DIRS = itertools.count(1)
 atexit.register(shutil.rmtree, RUNTIME_ROOT, ignore_errors=True)
+# A job in the background (make check &) begins with both ignored, and so would what is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def tool(name):

@@ -212,6 +212,10 @@ static void a_shell_is_usable_at_a_terminal(void **state)
             if (login_tty(slave) < 0)
                 _exit(BOXED_CANNOT);
             (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            /* A job in the background (make check &) begins with both ignored, and what a
+             * shell finds ignored it leaves so to what it starts. */
+            (void)signal(SIGINT, SIG_DFL);
+            (void)signal(SIGQUIT, SIG_DFL);
             (void)setenv("PS1", "> ", 1);
             boxed_supervise(&(struct boxed){.mode = m, .command = shell});
         }
