@@ -36,6 +36,11 @@ const char *const *preset_names(size_t *ret_n)
 
 /* -- groups -------------------------------------------------------------------------- */
 
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || c == '\t' || c == '\r';
+}
+
 /* The next line without blanks at its ends and without a comment. */
 bool preset_next_line(struct span *rest, struct span *ret)
 {
@@ -50,9 +55,9 @@ bool preset_next_line(struct span *rest, struct span *ret)
     hash = ret->len ? memchr(ret->p, '#', ret->len) : NULL;
     if (hash)
         ret->len = (size_t)(hash - ret->p);
-    while (ret->len > 0 && ret->p[ret->len - 1] <= ' ')
+    while (ret->len > 0 && is_blank(ret->p[ret->len - 1]))
         ret->len--;
-    while (ret->len > 0 && ret->p[0] <= ' ')
+    while (ret->len > 0 && is_blank(ret->p[0]))
         *ret = span_skip(*ret, 1);
     return true;
 }

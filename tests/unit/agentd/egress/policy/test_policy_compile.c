@@ -383,6 +383,7 @@ static const struct {
     {"{\"allowOut\": [], \"denyout\": []}", 1, "denyout", "nearest is \"denyOut\""},
     {"{\"allowOut\": [], \"allow_out\": []}", 1, "allow_out", "both spellings"},
     {"ok.example\n\nhttps://a.example\n", 3, "", "URL"},
+    {"ok.example\n\001ok.example\n", 2, "", "control character"},
 };
 
 static int read_odd_registries(void *arg, struct buf *ret, struct err *e)
