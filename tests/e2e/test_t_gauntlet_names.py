@@ -307,3 +307,25 @@ held.close()
     finally:
         b.remove()
         lab.zone(ZONE)
+
+
+def test_what_is_queued_when_it_ends_stays_in(lab, street, podman, service, policy):
+    """A slow queue in the container's namespace sends on after its last process, until the engine takes
+    the interface away: the interface is shut before the rules go."""
+    script = "/usr/sbin/tc qdisc add dev eth0 root tbf rate 200kbit burst 3000 limit 3000000 && " + PYTHON + r""" -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(400):
+    s.sendto(b"GLT-queued;" + bytes(900), ("203.0.113.66", 9999))
+'"""
+    for tier in ("open", "veth"):
+        b = Box(podman, service, tier, policy)
+        street.again()
+        mark = lab.mark()
+        done = b.sh(script)
+        assert done.returncode == 0, done
+        b.remove()
+        if tier == "open":
+            assert "world: mark queued" in street.seen()
+        else:
+            nothing_left(lab, street, mark)

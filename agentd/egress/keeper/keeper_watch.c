@@ -200,12 +200,19 @@ static int look_at_ns(const struct kept *s, struct stat *ret)
     return stat(path, ret);
 }
 
+/* What it left in queues, and others that share its network, would outlive the rules. */
 static void on_process_end(void *arg, unsigned events)
 {
     struct kept *s = arg;
+    struct err e;
 
     UNUSED_ARG(events);
     loop_io_stop(&s->pid_io);
+    if (s->tier == EGRESS_VETH &&
+        rt_link_down(s->keeper->host_rt_fd, s->veth.port_index, &e) < 0) {
+        log_err("sandbox.end", "sandbox=%s error=%s", s->name, log_e(&e));
+        return; /* its rules stay */
+    }
     kept_vanished(s, "its process ended");
 }
 

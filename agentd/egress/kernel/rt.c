@@ -248,6 +248,19 @@ int rt_addrs(int fd, int link, struct ip_net *ret, size_t cap, struct err *e)
     return (int)l.n;
 }
 
+int rt_link_down(int fd, int index, struct err *e)
+{
+    _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
+    struct nlmsghdr *m = request(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
+    struct ifinfomsg *head = mnl_nlmsg_get_payload(m);
+
+    head->ifi_index = index;
+    head->ifi_change = IFF_UP;
+    if (change(fd, m) < 0 && errno != ENODEV)
+        return err_sys(e, "shut network interface %d", index);
+    return 0;
+}
+
 /* -- a sealed namespace -------------------------------------------------------------- */
 
 static int lo_up(int fd)

@@ -40,6 +40,8 @@ int rt_tproxy_verify(int fd, struct err *e);
  *  Returns how many, at most `cap`; -1. */
 int rt_links(int fd, struct rt_link *ret, size_t cap, struct err *e);
 int rt_addrs(int fd, int link, struct ip_net *ret, size_t cap, struct err *e);
+/** Nothing goes through this link any more. Fine when it is gone. */
+int rt_link_down(int fd, int index, struct err *e);
 /** Subscribe `fd` to changes of links, addresses, rules and routes. */
 int rt_monitor_start(int fd, struct err *e);
 /** Read what waits; true when something of these changed (or was lost). */
