@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/egress.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,15 +37,34 @@ enum {
     COMMANDS = sizeof commands / sizeof commands[0]
 };
 
+static int usage_line(FILE *out, size_t i)
+{
+    return fprintf(out, "  agentd egress %s%s%s\n", commands[i].name,
+                   *commands[i].usage ? " " : "", commands[i].usage);
+}
+
 static int usage(FILE *out)
 {
     int rc = fputs("usage:\n", out);
 
     for (size_t i = 0; i < COMMANDS && rc >= 0; i++)
         if (commands[i].usage)
-            rc = fprintf(out, "  agentd egress %s%s%s\n", commands[i].name,
-                         *commands[i].usage ? " " : "", commands[i].usage);
+            rc = usage_line(out, i);
     return rc < 0 || fflush(out) != 0 ? EXIT_FAIL : EXIT_DONE;
+}
+
+static bool is_help(const char *word)
+{
+    return !strcmp(word, "help") || !strcmp(word, "--help") || !strcmp(word, "-h");
+}
+
+static int run(size_t i, int argc, char **argv)
+{
+    /* What `runtime` is given is the engine's runtime's. */
+    if (argc == 2 && argv[1][0] == '-' && is_help(argv[1]) && commands[i].usage &&
+        commands[i].run != cmd_runtime)
+        return usage_line(stdout, i) < 0 || fflush(stdout) != 0 ? EXIT_FAIL : EXIT_DONE;
+    return commands[i].run(argc, argv);
 }
 
 int egress_main(int argc, char **argv)
@@ -53,11 +73,11 @@ int egress_main(int argc, char **argv)
         (void)usage(stderr); /* nowhere else to say it */
         return EXIT_USAGE;
     }
-    if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+    if (is_help(argv[1]))
         return usage(stdout);
     for (size_t i = 0; i < COMMANDS; i++)
-        if (commands[i].run && !strcmp(argv[1], commands[i].name))
-            return commands[i].run(argc - 1, argv + 1);
+        if (!strcmp(argv[1], commands[i].name))
+            return run(i, argc - 1, argv + 1);
     (void)fprintf(stderr, "agentd egress: no command \"%.40s\"; see agentd egress help\n",
                   argv[1]); /* nowhere else to say it */
     return EXIT_USAGE;
