@@ -7,6 +7,7 @@
  * gone is forgotten.
  */
 #include "agentd/egress/keeper/keeper_int.h"
+#include "agentd/egress/kernel/rt.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -214,10 +215,18 @@ static int adopt(struct keeper *k, const char *name, struct span text,
 {
     struct remembered r = {.add = {.name = name}};
     struct netns *ns = NULL;
+    struct err why;
     int rc;
 
-    if (read_record(o, &r, e) < 0 || check_alive(&r, e) < 0)
+    if (read_record(o, &r, e) < 0)
         return -1;
+    if (check_alive(&r, e) < 0) {
+        /* Its queues, and others in its namespace, may have outlived it: as at its end. */
+        if (r.add.tier == EGRESS_VETH &&
+            rt_link_down(k->host_rt_fd, r.veth.port_index, &why) < 0)
+            *e = why;
+        return -1;
+    }
     r.add.policy = read_policy(text, e);
     if (!r.add.policy)
         return -1;

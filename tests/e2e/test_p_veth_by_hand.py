@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""A sandbox with an interface and no engine: `attach` to a namespace made by hand, whose processes end and
+whose service dies in any order."""
+
+import itertools
+import os
+import signal
+import sys
+
+import pytest
+
+from conftest import Process
+from egress_lab import IP, NSENTER, lab, sh  # noqa: F401 (fixture)
+from engines import Service
+from processes import wait_until
+from test_n_engines import PROBER
+
+NUMBERS = itertools.count(1)
+
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="left out: namespaces with veth need root")]
+
+
+class Room:
+    """One veth to the host, which forwards; `first` is the sandbox's process, `second` one that shares its
+    network and sends without pause to what is not allowed."""
+
+    def __init__(self, lab):
+        number = next(NUMBERS)  # the last one's interface may still be on its way out
+        self.lab, self.ns, port = lab, "%sr%d" % (lab.host, number), "hand%d" % number
+        sh(IP, "netns", "add", self.ns)
+        sh(IP, "-n", lab.host, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", self.ns)
+        sh(IP, "-n", lab.host, "addr", "add", "10.66.0.1/24", "dev", port)
+        sh(IP, "-n", lab.host, "link", "set", port, "up")
+        sh(IP, "-n", self.ns, "addr", "add", "10.66.0.2/24", "dev", "eth0")
+        sh(IP, "-n", self.ns, "link", "set", "eth0", "up")
+        sh(IP, "-n", self.ns, "route", "add", "default", "via", "10.66.0.1")
+        lab.from_host("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.first = self.inside("import time; print('in', flush=True); time.sleep(1000)")
+        self.second = self.inside("print('in', flush=True)\n" + PROBER)
+
+    def inside(self, script):
+        p = Process([NSENTER, "--net=/run/netns/" + self.ns, sys.executable, "-c", script])
+        p.wait_line(lambda line: line == "in")
+        return p
+
+    def stop(self):
+        for p in (self.first, self.second):
+            p.kill()
+        sh(IP, "netns", "del", self.ns)
+
+
+@pytest.fixture
+def service(lab):
+    s = Service(lab)
+    yield s
+    s.stop()
+
+
+@pytest.fixture
+def room(lab, service):
+    r = Room(lab)
+    mark = lab.mark()
+    wait_until(lambda: [p for p in lab.packets(mark) if p["src"] == "10.66.0.2"], 10, "without rules it gets out")
+    done = lab.agentd("attach", "--policy", lab.policy("web.example.test:80"), "--pid", str(r.first.pid), "--name", "room",
+                      "--socket", service.socket)
+    assert done.returncode == 0, done.stderr
+    service.wait_enforced("room")
+    yield r
+    r.stop()
+
+
+def test_what_shares_its_network_does_not_get_out_after_its_end(lab, service, room):
+    mark = lab.mark()
+    room.first.signal(signal.SIGKILL)
+    service.wait_gone("room")
+    assert room.second.alive()
+    assert lab.packets(mark) == []
+
+
+def test_nor_when_it_ends_while_there_is_no_service(lab, service, room):
+    mark = lab.mark()
+    service.process.kill()
+    room.first.kill()
+    assert lab.packets(mark) == []
+    service.start()
+    assert service.status() == []
+    assert room.second.alive()
+    assert lab.packets(mark) == []
