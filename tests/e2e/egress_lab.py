@@ -163,7 +163,10 @@ class Lab:
 
     def lines(self, name):
         path = self.place / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        if not path.exists():
+            return []
+        text = path.read_text()
+        return [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()]  # the last may be half written
 
     def settle(self):
         """What left the host before this is in the packet log after it: one packet more has come through."""
