@@ -177,6 +177,11 @@ int netns_socket(struct netns *n, int domain, int type, int protocol, struct err
     return make_there(n, &q, e);
 }
 
+int netns_fd(const struct netns *n)
+{
+    return n ? n->target : -1;
+}
+
 int netns_sysctl(struct netns *n, const char *name, struct err *e)
 {
     struct request q = {.domain = AF_UNSPEC};

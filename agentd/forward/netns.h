@@ -29,6 +29,8 @@ struct netns *netns_from_maker(int *take_fd, struct err *e);
 void netns_free(struct netns *n);
 /** socket(2) there: SOCK_CLOEXEC and SOCK_NONBLOCK are set. The descriptor, or -1. */
 int netns_socket(struct netns *n, int domain, int type, int protocol, struct err *e);
+/** The namespace itself, borrowed; -1: it is only reached through a maker, or is our own. */
+int netns_fd(const struct netns *n);
 /** A file of /proc/sys/net as it is there, opened for reading: "ipv4/ip_local_port_range". The
  *  descriptor, or -1. */
 int netns_sysctl(struct netns *n, const char *name, struct err *e);

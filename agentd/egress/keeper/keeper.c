@@ -274,7 +274,8 @@ struct keeper *keeper_new(const struct keeper_conf *conf, struct err *e)
     k->loop = conf->loop;
     k->conf = *conf;
     k->guard.fd = k->guard.pid_fd = -1;
-    k->host_news_fd = k->host_rt_fd = k->host_rt_news_fd = k->host_nflog_fd = -1;
+    k->news_fd = k->host_rt_fd = k->host_rt_news_fd = k->host_nflog_fd = -1;
+    k->nft_port = news_port();
     k->by_index = mem_zalloc(CHANNEL_INDEX_MAX + 1, sizeof(void *));
     k->audit = audit_new(conf->audit_fd);
     k->state_dir = conf->state_dir ? kept_text(conf->state_dir) : NULL;

@@ -294,7 +294,8 @@ static bool send_all(struct keeper *k, struct err *e)
     return true;
 }
 
-void guard_push(struct keeper *k)
+/* What is left to be sent; with a thousand sandboxes the search is not for every record. */
+static void go_on(struct keeper *k)
 {
     struct keeper_guard *g = &k->guard;
     struct err e = {0};
@@ -302,7 +303,9 @@ void guard_push(struct keeper *k)
 
     if (!g->is_ready || !g->io)
         return;
-    if (!is_waiting && !send_all(k, &e)) {
+    if (g->has_more && !is_waiting)
+        g->has_more = !send_all(k, &e);
+    if (g->has_more && !is_waiting) {
         if (e.code == ERR_SYS && (e.sys == EPIPE || e.sys == ECONNRESET))
             return; /* its end is told by the other descriptor */
         is_waiting = e.code == ERR_SYS && e.sys == EAGAIN;
@@ -311,6 +314,12 @@ void guard_push(struct keeper *k)
     }
     loop_io_want(g->io,
                  g->has_answer ? LOOP_WRITE : LOOP_READ | (is_waiting ? LOOP_WRITE : 0));
+}
+
+void guard_push(struct keeper *k)
+{
+    k->guard.has_more = true;
+    go_on(k);
 }
 
 static bool flush_answer(struct keeper *k)
@@ -354,7 +363,7 @@ void guard_answer(struct keeper *k, struct channel_msg *m)
 static void on_ready(struct keeper *k)
 {
     loop_timer_stop(&k->guard.timer);
-    k->guard.is_ready = true;
+    k->guard.is_ready = k->guard.has_more = true;
     k->guard.wants_floor = false;
     log_info("guard.ready", "pid=%ld restarts=%u", (long)k->guard.pid, k->guard.restarts);
 }
@@ -404,7 +413,7 @@ static void on_channel(void *arg, unsigned events)
         guard_kill(k, e.msg);
         return;
     }
-    guard_push(k);
+    go_on(k);
 }
 
 /* -- life ---------------------------------------------------------------------------- */

@@ -368,7 +368,7 @@ int host_update(struct keeper *k, struct err *e)
 
 static int open_table(struct keeper *k, struct err *e)
 {
-    int fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
+    int fd = news_nft_socket(k, NULL, e);
     char table[NFT_TABLE_MAX];
 
     if (fd < 0)
@@ -438,7 +438,7 @@ int host_start(struct keeper *k, struct err *e)
         nft_close(k->host);
         k->host = NULL;
     }
-    return k->host ? watch_host(k, e) : 0;
+    return news_start(k, e);
 }
 
 void host_leave(struct keeper *k)
@@ -458,9 +458,7 @@ void host_stop(struct keeper *k)
 {
     if (k->host_rt_io)
         loop_io_stop(&k->host_rt_io);
-    if (k->host_news_io)
-        loop_io_stop(&k->host_news_io);
-    sock_close(&k->host_news_fd);
+    news_stop(k);
     sock_close(&k->host_nflog_fd);
     sock_close(&k->host_rt_fd);
     sock_close(&k->host_rt_news_fd);

@@ -8,6 +8,7 @@
  *   keeper_ops.c    the guard's requests, validated
  *   keeper_who.c    whose connection it is
  *   keeper_host.c   the host's side: its addresses, resolvers, table
+ *   keeper_news.c   others' changes of nftables
  *   keeper_watch.c  what breaks enforcement, looked at and mended
  *   keeper_state.c  sandboxes remembered over a restart
  *   keeper_status.c what is told of them
@@ -71,7 +72,9 @@ struct kept {
     struct veth veth;
     int fd[CHANNEL_FD_POLICY]; /* TCP4 to NFLOG, our copies */
     uint16_t tcp_port, udp_port;
-    int rt_fd, diag_fd, news_fd; /* in its namespace: links, sockets, news of nftables */
+    int rt_fd, diag_fd; /* in its namespace: links, sockets */
+    int nsid;           /* SEALED: by which news of its namespace come; -1: by news_fd */
+    int news_fd;
     struct loop_io *news_io;
     /* whether it still lives */
     char *ns_path, *iface;
@@ -111,6 +114,7 @@ struct keeper_guard {
     unsigned restarts, deaths; /* deaths: in a row, each soon after its start */
     uint64_t started_ms, heard_ms;
     bool wants_floor; /* FLOOR is to be sent */
+    bool has_more;    /* somebody has something to be sent, since it all was */
 };
 
 struct keeper {
@@ -130,9 +134,10 @@ struct keeper {
     bool is_floor_cut; /* the host has more addresses than that */
     char resolvers[CHANNEL_TEXT_MAX];
     struct stat resolv_stat;
-    struct nft *host; /* NULL: no rules in the host's namespace */
-    int host_news_fd, host_rt_fd, host_rt_news_fd, host_nflog_fd;
-    struct loop_io *host_news_io, *host_rt_io;
+    struct nft *host;  /* NULL: no rules in the host's namespace */
+    uint32_t nft_port; /* of all our nftables sockets, where it was free */
+    int host_rt_fd, host_rt_news_fd, host_nflog_fd;
+    struct loop_io *host_rt_io;
     bool is_host_stale, wants_host_verify;
     /* Remembered sandboxes are being adopted: the host's table waits for all. */
     bool is_loading;
@@ -144,6 +149,12 @@ struct keeper {
     uint64_t guard_for_sum;
     struct kept_rate who_rate, restore_rate;
     uint64_t who_window_ms, who_spent_us;
+    /* keeper_news.c */
+    int news_fd;
+    struct loop_io *news_io;
+    bool has_all_news; /* of all namespaces, not only of ours */
+    struct kept_rate news_rate;
+    uint32_t hurry; /* sandboxes that are to be compared because news were lost */
     /* keeper_watch.c */
     struct loop_timer check;
     uint32_t rounds;
@@ -222,8 +233,22 @@ void watch_stop(struct keeper *k);
 /** Watch a new sandbox: its namespace, its process, its table. */
 int watch_kept(struct kept *s, struct err *e);
 void watch_forget(struct kept *s);
-/** Watch the host's table. */
-int watch_host(struct keeper *k, struct err *e);
+/** Compare now, and mend: after somebody's change. */
+void watch_sealed(struct kept *s);
+void watch_host(struct keeper *k);
+
+/* -- keeper_news.c ------------------------------------------------------------------- */
+
+uint32_t news_port(void); /* one by chance */
+int news_start(struct keeper *k, struct err *e);
+void news_stop(struct keeper *k);
+/** Once a round: goes on where there were too many. */
+void news_resume(struct keeper *k);
+/** SEALED: others' changes of its table. */
+int news_watch(struct kept *s, struct err *e);
+void news_forget(struct kept *s);
+/** An nftables socket with our port id, if that is free there. */
+int news_nft_socket(struct keeper *k, struct netns *ns, struct err *e);
 
 /* -- keeper_state.c ------------------------------------------------------------------ */
 

@@ -7,7 +7,6 @@
 #include "agentd/egress/keeper/keeper_int.h"
 
 #include <errno.h>
-#include <linux/netlink.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -20,8 +19,8 @@
 
 enum {
     RESTORES_PER_S =
-        5, /* more wait for the next round: two programs at odds must not spin */
-    NEWS_TURN = 64,
+        5,          /* more wait for the next round: two programs at odds must not spin */
+    HURRY_MAX = 64, /* compared in one round when news were lost */
     HOST_ROUNDS =
         10, /* its table is dumped whole, so not in each; news come by themselves */
 };
@@ -132,60 +131,16 @@ static void verify_host(struct keeper *k)
             s->restored++;
 }
 
-/* Whether somebody else changed something of ours. */
-static bool read_news(const struct nft *nft, int fd)
+void watch_sealed(struct kept *s)
 {
-    bool is_touched = false;
-
-    for (unsigned i = 0; i < NEWS_TURN; i++) {
-        enum nft_change c = nft_monitor_read(nft, fd);
-
-        if (c == NFT_CHANGE_NONE)
-            break;
-        is_touched = true;
-    }
-    return is_touched;
-}
-
-static void on_sandbox_news(void *arg, unsigned events)
-{
-    struct kept *s = arg;
-
-    UNUSED_ARG(events);
-    if (!read_news(s->nft, s->news_fd))
-        return;
     s->wants_verify = true;
     verify_sealed(s);
 }
 
-static void on_host_news(void *arg, unsigned events)
+void watch_host(struct keeper *k)
 {
-    struct keeper *k = arg;
-
-    UNUSED_ARG(events);
-    if (!read_news(k->host, k->host_news_fd))
-        return;
     k->wants_host_verify = true;
     verify_host(k);
-}
-
-static int open_news(struct netns *ns, int *ret_fd, struct err *e)
-{
-    *ret_fd = netns_socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
-    if (*ret_fd < 0)
-        return -1;
-    return nft_monitor_start(*ret_fd, e);
-}
-
-int watch_host(struct keeper *k, struct err *e)
-{
-    if (open_news(NULL, &k->host_news_fd, e) < 0)
-        return -1;
-    k->host_news_io = loop_io_start(k->loop, k->host_news_fd, on_host_news, k, e);
-    if (!k->host_news_io)
-        return -1;
-    loop_io_want(k->host_news_io, LOOP_READ);
-    return 0;
 }
 
 /* -- does it still live? ------------------------------------------------------------- */
@@ -235,24 +190,14 @@ int watch_kept(struct kept *s, struct err *e)
         return -1;
     if ((s->pid > 0 || s->ns_path) && look_at_ns(s, &s->ns_stat) < 0)
         return err_sys(e, "look at the sandbox's namespace");
-    if (s->tier != EGRESS_SEALED)
-        return 0;
-    if (open_news(s->ns, &s->news_fd, e) < 0)
-        return -1;
-    s->news_io = loop_io_start(s->keeper->loop, s->news_fd, on_sandbox_news, s, e);
-    if (!s->news_io)
-        return -1;
-    loop_io_want(s->news_io, LOOP_READ);
-    return 0;
+    return s->tier == EGRESS_SEALED ? news_watch(s, e) : 0;
 }
 
 void watch_forget(struct kept *s)
 {
-    if (s->news_io)
-        loop_io_stop(&s->news_io);
+    news_forget(s);
     if (s->pid_io)
         loop_io_stop(&s->pid_io);
-    sock_close(&s->news_fd);
     sock_close(&s->pid_fd);
 }
 
@@ -335,13 +280,12 @@ static void look_at_sealed(struct kept *s)
 static void verify_some(struct keeper *k)
 {
     uint32_t i = k->verify_at;
-    unsigned n = 0;
+    unsigned n = 0, max = k->hurry > 0 ? HURRY_MAX : KEEPER_VERIFY_MAX;
 
     for (struct kept *s = k->kept; s; s = s->next)
         if (s->tier == EGRESS_SEALED && s->wants_verify && s->state != KEPT_REMOVING)
             verify_sealed(s);
-    for (uint32_t looked = 0; k->n > 0 && looked < k->top_index && n < KEEPER_VERIFY_MAX;
-         looked++) {
+    for (uint32_t looked = 0; k->n > 0 && looked < k->top_index && n < max; looked++) {
         i = i % k->top_index + 1;
         if (k->by_index[i] && k->by_index[i]->tier == EGRESS_SEALED &&
             k->by_index[i]->state != KEPT_REMOVING) {
@@ -349,6 +293,7 @@ static void verify_some(struct keeper *k)
             n++;
         }
     }
+    k->hurry = k->hurry > n && n > 0 ? k->hurry - n : 0;
     k->verify_at = i;
 }
 
@@ -406,6 +351,7 @@ static void on_check(void *arg)
     if (k->wants_host_verify || ++k->rounds % HOST_ROUNDS == 0)
         verify_host(k);
     look_at_veths(k);
+    news_resume(k);
     verify_some(k);
     look_at_guard(k);
     ask_counts(k);

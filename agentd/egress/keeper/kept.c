@@ -128,7 +128,7 @@ struct kept *kept_new(struct keeper *k, const struct keeper_add *a, struct netns
     if (!s)
         return NULL;
     s->keeper = k;
-    s->rt_fd = s->diag_fd = s->news_fd = s->pid_fd = -1;
+    s->rt_fd = s->diag_fd = s->news_fd = s->pid_fd = s->nsid = -1;
     for (size_t i = 0; i < COUNT_OF(s->fd); i++)
         s->fd[i] = -1;
     loop_timer_init(&s->deadline, k->loop, on_deadline, s);

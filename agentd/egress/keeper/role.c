@@ -55,11 +55,12 @@
 /* -- capabilities -------------------------------------------------------------------- */
 
 #define CAP(c) (UINT64_C(1) << (c))
-/* NET_BIND_SERVICE: the sockets that the guard answers from stand at port 53. */
+/* NET_BIND_SERVICE: the sockets that the guard answers from stand at port 53.
+ * NET_BROADCAST: news of nftables from the sandboxes' namespaces. */
 #define KEEPER_CAPS                                                                      \
     (CAP(CAP_NET_ADMIN) | CAP(CAP_SYS_ADMIN) | CAP(CAP_SYS_PTRACE) | CAP(CAP_SETUID) |   \
      CAP(CAP_SETGID) | CAP(CAP_KILL) | CAP(CAP_DAC_READ_SEARCH) |                        \
-     CAP(CAP_NET_BIND_SERVICE))
+     CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_NET_BROADCAST))
 #define SANDBOX_ROOT_CAPS                                                                \
     (CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) |        \
      CAP(CAP_KILL) | CAP(CAP_SETGID) | CAP(CAP_SETUID))

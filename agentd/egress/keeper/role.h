@@ -4,7 +4,8 @@
  *
  *   keeper   CAP_NET_ADMIN, CAP_SYS_ADMIN (setns), CAP_SYS_PTRACE (other users' /proc/PID/ns and fd),
  *            CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE (the guard
- *            answers DNS from port 53); reads no hostile bytes
+ *            answers DNS from port 53), CAP_NET_BROADCAST (news of the sandboxes' nftables);
+ *            reads no hostile bytes
  *   guard    nothing; own user where root started it; no_new_privs; seccomp: sockets AF_INET, AF_INET6
  *            only, no open, no exec, no netlink, no ptrace, no setns
  *   sandbox  see sandbox_role()

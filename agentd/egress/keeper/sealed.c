@@ -146,7 +146,7 @@ int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *de
 static int make_table(struct kept *s, struct err *e)
 {
     struct nft_base base = {.tier = EGRESS_SEALED};
-    int fd = netns_socket(s->ns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
+    int fd = news_nft_socket(s->keeper, s->ns, e);
 
     if (fd < 0)
         return -1;

@@ -92,6 +92,11 @@ struct nft_pin {
 
 /** @take_fd  an AF_NETLINK, NETLINK_NETFILTER socket made in the namespace */
 struct nft *nft_open(int *take_fd, struct err *e);
+/** Give such a socket a port id before nft_open(). False: another socket of the namespace
+ *  has it; the kernel gives one then. */
+bool nft_bind(int fd, uint32_t port);
+/** Of the socket that makes our changes. */
+uint32_t nft_port(const struct nft *n);
 void nft_close(struct nft *n); /* leaves the table, unless it is owned */
 /** Before nft_install(): an inet table of another name (copied), which nobody else
  *  can change and which goes with the socket: `run` has one on the host, beside
@@ -134,14 +139,35 @@ int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sand
 
 /* -- another program's changes ------------------------------------------------------- */
 
-/** A second NETLINK_NETFILTER socket, subscribed to NFNLGRP_NFTABLES; -1 with *e. */
-int nft_monitor_start(int fd, struct err *e);
+/** A second NETLINK_NETFILTER socket, subscribed to NFNLGRP_NFTABLES; -1 with *e.
+ *  @own  a port id whose changes are ours: the kernel leaves them out */
+int nft_monitor_start(int fd, uint32_t own, struct err *e);
+/** Before nft_monitor_start(): of all namespaces that have a number here (rt_nsid()), too.
+ *  False: the kernel refuses (CAP_NET_BROADCAST). Port ids are one namespace's: `own` must
+ *  be ours in all of them. */
+bool nft_monitor_all(int fd);
+
+/** One message, of one transaction. */
+struct nft_news {
+    int nsid; /* the namespace's number; -1: our own */
+    size_t len;
+    _Alignas(8) uint8_t at[65536];
+};
+enum nft_got {
+    NFT_GOT_NONE, /* nothing waits */
+    NFT_GOT_NEWS,
+    NFT_GOT_LOST, /* some did not fit: verify */
+};
+enum nft_got nft_monitor_next(int fd, struct nft_news *ret);
+/** Is it about our table, and not our own doing? */
+bool nft_news_touches(const struct nft_news *news, const struct nft *n);
+
 enum nft_change {
     NFT_CHANGE_NONE,         /* nothing waits, or our own */
     NFT_CHANGE_OURS_TOUCHED, /* our table, or part of it, was changed by another process */
     NFT_CHANGE_LOST,         /* ENOBUFS: verify */
 };
-/** Read what waits on `fd`. @own  the port id of n's socket, whose changes are ours. */
+/** Read what waits on a socket for one namespace, n's. */
 enum nft_change nft_monitor_read(const struct nft *n, int fd);
 
 #endif

@@ -299,8 +299,6 @@ int link_expected(const struct nft_batch *b, struct buf *out, struct err *e);
 int link_counter(struct nft_link *l, const char *table, const char *name,
                  uint64_t *ret_packets, uint64_t *ret_bytes, struct err *e);
 
-/** Of the socket that makes our changes. */
-uint32_t nft_port(const struct nft *n);
 const char *nft_table(const struct nft *n);
 
 /* -- comparing (nft_verify.c) -------------------------------------------------------- */

@@ -4,10 +4,16 @@
  * that asked for it, and port ids are unique in a namespace while their socket lives:
  * what is not ours is another's. A change that nobody asked for (a device that went, and
  * its chain's hook with it) has port id 0.
+ *
+ * Ours are left out by the socket's filter: each pin would come back in two messages. A
+ * message of the kernel holds what one transaction did, so its first header tells whose
+ * all of it is.
  */
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -15,11 +21,33 @@
 
 enum {
     MONITOR_BUF = 1 << 20,
-    MONITOR_READ = 65536,
     MONITOR_READS = 64, /* in one call; the rest waits for the next */
 };
 
-int nft_monitor_start(int fd, struct err *e)
+/* Whether the first header's port id is `own`. Filters load in network byte order. */
+static int leave_out(int fd, uint32_t own, struct err *e)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_pid)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(own), 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+    };
+    struct sock_fprog p = {.len = COUNT_OF(code), .filter = code};
+
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof(p)) < 0
+               ? err_sys(e, "leave our own changes of nftables out")
+               : 0;
+}
+
+bool nft_monitor_all(int fd)
+{
+    int on = 1;
+
+    return setsockopt(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof(on)) == 0;
+}
+
+int nft_monitor_start(int fd, uint32_t own, struct err *e)
 {
     struct sockaddr_nl a = {.nl_family = AF_NETLINK};
     int group = NFNLGRP_NFTABLES, size = MONITOR_BUF;
@@ -28,6 +56,8 @@ int nft_monitor_start(int fd, struct err *e)
         return err_sys(e, "bind a netlink socket");
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    if (leave_out(fd, own, e) < 0)
+        return -1;
     if (setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0)
         return err_sys(e, "watch nftables for changes");
     return 0;
@@ -61,8 +91,11 @@ static bool is_ours(const struct nlmsghdr *m, const char *table)
     return false;
 }
 
-static bool is_touched(const uint8_t *p, size_t len, const struct nft *n)
+bool nft_news_touches(const struct nft_news *news, const struct nft *n)
 {
+    const uint8_t *p = news->at;
+    size_t len = news->len;
+
     while (len >= sizeof(struct nlmsghdr)) {
         const struct nlmsghdr *m = (const struct nlmsghdr *)(const void *)p;
         size_t step;
@@ -82,29 +115,62 @@ static bool is_touched(const uint8_t *p, size_t len, const struct nft *n)
     return false;
 }
 
-enum nft_change nft_monitor_read(const struct nft *n, int fd)
+static int nsid_of(struct msghdr *h)
 {
-    static const int flags = MSG_DONTWAIT | MSG_TRUNC;
-    _Alignas(struct nlmsghdr) uint8_t in[MONITOR_READ];
-    enum nft_change change = NFT_CHANGE_NONE;
+    int id = -1;
 
-    for (int i = 0; i < MONITOR_READS; i++) {
-        struct sockaddr_nl from = {0};
-        socklen_t len = sizeof(from);
-        ssize_t got = recvfrom(fd, in, sizeof(in), flags, (struct sockaddr *)&from, &len);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c))
+        if (c->cmsg_level == SOL_NETLINK && c->cmsg_type == NETLINK_LISTEN_ALL_NSID &&
+            c->cmsg_len == CMSG_LEN(sizeof(id)))
+            memcpy(&id, CMSG_DATA(c), sizeof(id));
+    return id;
+}
+
+enum nft_got nft_monitor_next(int fd, struct nft_news *ret)
+{
+    _Alignas(struct cmsghdr) uint8_t room[CMSG_SPACE(sizeof(int))];
+    struct sockaddr_nl from;
+    struct iovec iov = {ret->at, sizeof(ret->at)};
+
+    for (;;) {
+        struct msghdr h = {.msg_name = &from,
+                           .msg_namelen = sizeof(from),
+                           .msg_iov = &iov,
+                           .msg_iovlen = 1,
+                           .msg_control = room,
+                           .msg_controllen = sizeof(room)};
+        ssize_t got = recvmsg(fd, &h, MSG_DONTWAIT);
 
         if (got < 0 && errno == EINTR)
             continue;
-        if (got < 0 && errno == ENOBUFS)
-            return NFT_CHANGE_LOST;
         if (got < 0)
-            break;
-        if (from.nl_pid != 0)
+            return errno == ENOBUFS ? NFT_GOT_LOST : NFT_GOT_NONE;
+        if (h.msg_namelen < sizeof(from) || from.nl_pid != 0)
             continue; /* not the kernel */
-        if ((size_t)got > sizeof(in))
+        if ((h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0)
+            return NFT_GOT_LOST;
+        ret->nsid = nsid_of(&h);
+        ret->len = (size_t)got;
+        return NFT_GOT_NEWS;
+    }
+}
+
+enum nft_change nft_monitor_read(const struct nft *n, int fd)
+{
+    enum nft_change change = NFT_CHANGE_NONE;
+    struct nft_news news;
+
+    for (int i = 0; i < MONITOR_READS; i++) {
+        switch (nft_monitor_next(fd, &news)) {
+        case NFT_GOT_LOST:
             return NFT_CHANGE_LOST;
-        if (is_touched(in, (size_t)got, n))
-            change = NFT_CHANGE_OURS_TOUCHED;
+        case NFT_GOT_NONE:
+            return change;
+        case NFT_GOT_NEWS:
+            if (nft_news_touches(&news, n))
+                change = NFT_CHANGE_OURS_TOUCHED;
+            break;
+        }
     }
     return change;
 }

@@ -106,6 +106,13 @@ static int set_up(struct nft_link *l, struct err *e)
     return 0;
 }
 
+bool nft_bind(int fd, uint32_t port)
+{
+    struct sockaddr_nl a = {.nl_family = AF_NETLINK, .nl_pid = port};
+
+    return bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+}
+
 int link_open(struct nft_link *l, int *take_fd, struct err *e)
 {
     *l = (struct nft_link){.fd = *take_fd, .seq = 1};

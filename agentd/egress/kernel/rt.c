@@ -8,6 +8,7 @@
 #include <linux/fib_rules.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
 #include <poll.h>
 #include <stdio.h>
@@ -535,6 +536,46 @@ int rt_tproxy_verify(int fd, struct err *e)
                            EGRESS_TABLE);
     }
     return 0;
+}
+
+/* -- other namespaces ---------------------------------------------------------------- */
+
+static int take_nsid(const struct nlmsghdr *m, void *arg)
+{
+    const struct nlattr *at[NETNSA_NSID + 1] = {NULL};
+    struct attrs x = {at, NETNSA_NSID};
+    int *id = arg;
+
+    if (m->nlmsg_type != RTM_NEWNSID)
+        return 0;
+    (void)mnl_attr_parse(m, sizeof(struct rtgenmsg), keep_attr, &x);
+    if (at[NETNSA_NSID] != NULL && mnl_attr_get_payload_len(at[NETNSA_NSID]) == 4)
+        *id = (int)mnl_attr_get_u32(at[NETNSA_NSID]);
+    return 0;
+}
+
+int rt_nsid(int fd, int netns_fd, struct err *e)
+{
+    _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
+    int id = NETNSA_NSID_NOT_ASSIGNED;
+
+    for (int i = 0; i < 2 && id < 0; i++) {
+        struct talk t = {.fd = fd, .take = take_nsid, .arg = &id};
+        struct nlmsghdr *m;
+
+        if (i > 0) {
+            m = request(buf, RTM_NEWNSID, 0, sizeof(struct rtgenmsg));
+            mnl_attr_put_u32(m, NETNSA_FD, (uint32_t)netns_fd);
+            mnl_attr_put_u32(m, NETNSA_NSID, (uint32_t)NETNSA_NSID_NOT_ASSIGNED);
+            if (change(fd, m) < 0 && errno != EEXIST)
+                return err_sys(e, "number a network namespace");
+        }
+        m = request(buf, RTM_GETNSID, NLM_F_ACK, sizeof(struct rtgenmsg));
+        mnl_attr_put_u32(m, NETNSA_FD, (uint32_t)netns_fd);
+        if (talk(&t, m) < 0)
+            return err_sys(e, "ask for a network namespace's number");
+    }
+    return id >= 0 ? id : err_set(e, ERR_PROTO, "the network namespace got no number");
 }
 
 /* -- changes ------------------------------------------------------------------------- */

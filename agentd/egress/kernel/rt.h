@@ -42,6 +42,9 @@ int rt_links(int fd, struct rt_link *ret, size_t cap, struct err *e);
 int rt_addrs(int fd, int link, struct ip_net *ret, size_t cap, struct err *e);
 /** Nothing goes through this link any more. Fine when it is gone. */
 int rt_link_down(int fd, int index, struct err *e);
+/** The number by which fd's namespace knows another, given one when it has none yet: news
+ *  of all namespaces come with it. It stays while that namespace lives. -1 with *e. */
+int rt_nsid(int fd, int netns_fd, struct err *e);
 /** Subscribe `fd` to changes of links, addresses, rules and routes. */
 int rt_monitor_start(int fd, struct err *e);
 /** Read what waits; true when something of these changed (or was lost). */

@@ -475,10 +475,10 @@ static int keeper(enum who who)
 
 static int keeps_what_it_needs(void)
 {
-    /* KILL 5, SETGID 6, SETUID 7, DAC_READ_SEARCH 2, NET_BIND_SERVICE 10, NET_ADMIN 12,
-     * SYS_PTRACE 19, SYS_ADMIN 21 */
-    const uint64_t may =
-        1 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 12 | 1 << 19 | 1 << 21;
+    /* KILL 5, SETGID 6, SETUID 7, DAC_READ_SEARCH 2, NET_BIND_SERVICE 10, NET_BROADCAST 11,
+     * NET_ADMIN 12, SYS_PTRACE 19, SYS_ADMIN 21 */
+    const uint64_t may = 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 12 |
+                         1 << 19 | 1 << 21;
 
     if (geteuid() != 0)
         return status_hex("CapPrm:") != 0;

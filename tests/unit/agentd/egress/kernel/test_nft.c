@@ -563,7 +563,7 @@ static void monitor(void)
         socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
 
     egress_ns_seal(&s, plain);
-    NEED_OK(nft_monitor_start(fd, &e));
+    NEED_OK(nft_monitor_start(fd, nft_port(s.nft), &e));
     egress_ns_pin(s.nft, 1, "93.184.216.34:5432", 60);
     egress_ns_policy(&s, plain);
     NEED(nft_monitor_read(s.nft, fd) == NFT_CHANGE_NONE);
