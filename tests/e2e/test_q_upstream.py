@@ -158,3 +158,18 @@ def test_credentials_are_in_no_log_or_record(lab, squid):
         assert SECRET not in text
     record = [json.loads(line) for line in path.read_text().splitlines() if "api.example.test" in line][-1]
     assert record["via"] == "%s:3128" % PROXY and record["dialed"] in ("203.0.113.10", "2001:db8:1::10"), record
+
+
+def test_files_with_credentials_are_empty_inside(lab, user):
+    """An ordinary user's COMMAND may read the user's files, but not these: the proxy's password, in a file or in
+    the policy, and the agent's token."""
+    inline = lab.policy("api.example.test", proxy={"url": "http://agent:%s@%s:3128" % (SECRET.replace("/", ""), PROXY)})
+    by_file = policy_by(lab, "api.example.test")
+    token = lab.place / "token"
+    token.write_text("a.b.c\n")
+    for path in (token, lab.place / "proxy-secret", inline):
+        os.chmod(path, 0o644)
+    for policy, hidden in ((by_file, (lab.place / "proxy-secret", token)), (inline, (inline, token))):
+        done = lab.run(policy, "cat", *map(str, hidden), user=user, env={"TUNNEL_TOKEN_FILE": str(token)})
+        assert (done.returncode, done.stdout) == (0, ""), (done.stdout, done.stderr)
+    assert lab.run(by_file, "cat", by_file, user=user).stdout.startswith("{")

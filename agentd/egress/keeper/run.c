@@ -17,8 +17,10 @@
 #include "agentd/egress/keeper/run.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -34,6 +36,7 @@
 #include "agentd/egress/keeper/userns.h"
 #include "agentd/egress/policy/policy.h"
 #include "agentd/egress/tell.h"
+#include "agentd/link/proxy.h"
 #include "common/crypto.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -110,16 +113,45 @@ static int prepare(struct run *r, struct err *e)
 
 /* -- processes ----------------------------------------------------------------------- */
 
+/* As the policy's reader finds it: beside the policy. */
+static const char *beside_policy(const struct run *r, const char *file,
+                                 char out[PATH_MAX])
+{
+    const char *slash = strrchr(r->conf->policy, '/');
+
+    if (!file || file[0] == '/' || !slash)
+        return file;
+    (void)snprintf(out, PATH_MAX, "%.*s/%s", (int)(slash - r->conf->policy),
+                   r->conf->policy, file); /* it was opened by that name */
+    return out;
+}
+
+static bool has_credentials(const struct policy *p)
+{
+    struct proxy_url u;
+    const char *url = policy_proxy(p)->url;
+    bool has = url && proxy_url_parse(span_str(url), &u, NULL) == 0 && u.has_credentials;
+
+    if (url)
+        proxy_url_done(&u);
+    return has;
+}
+
 static int make_sandbox(struct run *r, struct netns **ret_ns, struct err *e)
 {
+    char credentials[PATH_MAX];
+    const char *file = policy_proxy(r->policy)->credentials_file;
     bool is_root = userns_is_host_root();
-    struct sandbox_conf c = {.uid = geteuid(),
-                             .gid = getegid(),
-                             .bind = r->conf->bind,
-                             .n_bind = r->conf->n_bind,
-                             .fixed = {r->conf->policy, r->conf->audit},
-                             .command = r->conf->command,
-                             .makers = (is_root ? 0 : 1) + (r->conf->up ? 1 : 0)};
+    struct sandbox_conf c = {
+        .uid = geteuid(),
+        .gid = getegid(),
+        .bind = r->conf->bind,
+        .n_bind = r->conf->n_bind,
+        .fixed = {r->conf->policy, r->conf->audit},
+        .secret = {getenv("TUNNEL_TOKEN_FILE"), beside_policy(r, file, credentials),
+                   !file && has_credentials(r->policy) ? r->conf->policy : NULL},
+        .command = r->conf->command,
+        .makers = (is_root ? 0 : 1) + (r->conf->up ? 1 : 0)};
     int fd;
 
     if (is_root) {

@@ -42,8 +42,9 @@ struct sandbox_conf {
     gid_t gid;
     const char *const *bind; /* absolute or relative paths to show again */
     unsigned n_bind;
-    const char *fixed[2]; /* files, read-only inside: the policy, the audit; or NULL */
-    char *const *command; /* NULL-terminated */
+    const char *fixed[2];  /* files, read-only inside: the policy, the audit; or NULL */
+    const char *secret[3]; /* files, empty inside: what holds credentials; or NULL */
+    char *const *command;  /* NULL-terminated */
     unsigned makers; /* sandbox_maker() will be asked so often, at most SANDBOX_MAKERS */
 };
 

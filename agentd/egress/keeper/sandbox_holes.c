@@ -299,6 +299,18 @@ static int fix(const char *path, struct err *e)
     return sandbox_mount_put(&fd, real, e);
 }
 
+/* The caller's own file, and so COMMAND's to read where the caller is no root. */
+static int hide(const char *path, const char *source, struct err *e)
+{
+    char real[PATH_MAX];
+    struct stat st;
+
+    if (!path || !realpath(path, real) || stat(real, &st) < 0 || !S_ISREG(st.st_mode) ||
+        is_hidden_anyway(real))
+        return 0;
+    return cover(real, source, false, e);
+}
+
 int sandbox_holes_cover(const struct sandbox_seed *s, struct err *e)
 {
     static const char source[] = "/tmp";
@@ -324,6 +336,8 @@ int sandbox_holes_cover(const struct sandbox_seed *s, struct err *e)
         r = cover_runtime_folder(s->conf, e);
     for (i = 0; i < COUNT_OF(s->conf->fixed) && r == 0; i++)
         r = fix(s->conf->fixed[i], e);
+    for (i = 0; i < COUNT_OF(s->conf->secret) && r == 0; i++)
+        r = hide(s->conf->secret[i], source, e);
     if (r == 0 && umount2(source, MNT_DETACH) < 0)
         r = err_sys(e, "unmount %s", source);
     return r;

@@ -135,6 +135,9 @@ struct policy_proxy {
     const char *no_proxy;
     bool required; /* never direct, whatever NO_PROXY or failure says */
     bool by_name;  /* ask for the name, after the addresses were checked here */
+    /* Where the credentials in `url` are from, as written; NULL: the policy itself, or there
+     * are none. Not in what policy_print() gives. */
+    const char *credentials_file;
 };
 
 const char *policy_name(const struct policy *p);

@@ -141,9 +141,12 @@ static void set_proxy(struct policy_build *b, const struct proxy_spec *s,
     };
     if (put_url(&url, u) == 0)
         to->url = arena_text(&b->p->arena, buf_span(&url));
+    if (s->file)
+        to->credentials_file = arena_text(&b->p->arena, span_str(s->file));
     if (s->no_proxy && *s->no_proxy)
         to->no_proxy = arena_text(&b->p->arena, span_str(s->no_proxy));
-    if (!to->url || (s->no_proxy && *s->no_proxy && !to->no_proxy))
+    if (!to->url || (s->file && !to->credentials_file) ||
+        (s->no_proxy && *s->no_proxy && !to->no_proxy))
         build_no_memory(b);
     if (url.p)
         explicit_bzero(url.p, url.cap);
