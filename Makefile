@@ -2,7 +2,7 @@
 #   make              build tunneld, agentd and agentd-static into build/release/bin/
 #   make demo         install what is missing, build, run server, agent and an app; prints the URL
 #   make check        build and run every test that this user's rights allow
-#   make check-long   dev servers that take long to install: Next.js, webpack, SvelteKit
+#   make check-long   what takes long: Next.js, webpack, SvelteKit; the rest of the gauntlet
 #   make asan         unit and end-to-end tests under AddressSanitizer and UBSan
 #   make tsan         unit and end-to-end tests under ThreadSanitizer
 #   make valgrind     unit tests under valgrind's leak check

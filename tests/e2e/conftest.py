@@ -341,7 +341,7 @@ def frameworks():
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "long: takes long to install; make check-long")
+    config.addinivalue_line("markers", "long: takes long; make check-long")
 
 
 def free_port():
