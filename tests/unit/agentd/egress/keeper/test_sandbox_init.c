@@ -216,7 +216,6 @@ static void a_shell_is_usable_at_a_terminal(void **state)
              * shell finds ignored it leaves so to what it starts. */
             (void)signal(SIGINT, SIG_DFL);
             (void)signal(SIGQUIT, SIG_DFL);
-            (void)signal(SIGINT, SIG_DFL); /* a test in the background has it ignored */
             (void)setenv("PS1", "> ", 1);
             boxed_supervise(&(struct boxed){.mode = m, .command = shell});
         }
