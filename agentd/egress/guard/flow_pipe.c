@@ -20,7 +20,8 @@
 enum {
     SLOTS = 64,
     SLOT = 4096, /* what the kernel counts a slot as; it may hold more */
-    SHORT = FLOW_RELAY_BUFFER / 4,
+    PIECE = FLOW_RELAY_BUFFER / 2, /* both ends work meanwhile: see docs/PERFORMANCE.md */
+    SHORT = PIECE / 4,
 };
 
 void flow_pipe_done(struct flows *fs)
@@ -82,7 +83,7 @@ bool flow_pipe_move(struct flow *f, enum flow_way way, size_t n)
     if (!p->is_bulk || n < FLOW_RELAY_BUFFER || p->held.len > 0 || f->gate ||
         !conn_is_bare(source) || !conn_is_bare(sink) || !has_pipe(f->flows))
         return false;
-    got = pass(conn_fd(source), f->flows->pipe[1], n);
+    got = pass(conn_fd(source), f->flows->pipe[1], PIECE);
     p->is_bulk = got >= SHORT;
     if (got <= 0)
         return false; /* a read tells why */
