@@ -50,7 +50,7 @@ DEBS_BUILD := gcc make libc6-dev pkg-config libwebsockets-dev libwebsockets-evli
               libpsl-dev openssl
 DEBS_TEST  := libcmocka-dev python3 python3-pytest curl ca-certificates nginx-light squid \
               microsocks chromium iproute2 procps nodejs npm nftables podman runc docker.io \
-              busybox-static bind9-dnsutils iodine
+              busybox-static bind9-dnsutils iodine python3-jsonschema
 DEBS_TOOLS := clang libclang-rt-14-dev clang-format clang-tidy cppcheck codespell mandoc valgrind \
               wrk
 
