@@ -28,7 +28,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(shared):
     w = World()
-    w.server = shared.server(default_visibility="public")
+    w.server = shared.server(default_visibility="public", limits={"hold_ms": 1000})
     w.agent = shared.agent(w.server)
     w.port = below_ephemeral_port()
     shared.app([sys.executable, APP, "127.0.0.1", str(w.port)])
