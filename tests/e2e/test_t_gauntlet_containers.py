@@ -88,8 +88,11 @@ class Box:
 
 
 def addresses(net, iface):
-    """MAC, IPv4 and IPv6 address of an interface."""
-    link = json.loads(sh(*net, IP, "-j", "addr", "show", iface))[0]
+    """MAC, IPv4 and IPv6 address of an interface, once IPv6 is sure of its own."""
+    def sure():
+        link = json.loads(sh(*net, IP, "-j", "addr", "show", iface))[0]
+        return None if any(a.get("tentative") for a in link["addr_info"]) else link
+    link = wait_until(sure, 10, "the addresses of " + iface)
     four, six = ([a["local"] for a in link["addr_info"] if a["family"] == family and
                   (a["scope"] == "global" or iface == "lo")] for family in ("inet", "inet6"))
     return link["address"], four[-1], six[0] if iface != "lo" else [a for a in six if a != "::1"][0]
