@@ -123,7 +123,7 @@ static void read_apt(struct span text, registries_fn *fn, void *arg)
 {
     while (text.len > 0) {
         struct span line = trim(line_next(&text));
-        const uint8_t *end = memchr(line.p ? line.p : text.p, '#', line.len);
+        const uint8_t *end = line.len ? memchr(line.p, '#', line.len) : NULL;
 
         if (end)
             line.len = (size_t)(end - line.p);
