@@ -11,29 +11,7 @@ app_port=${APP_PORT:-3000}
 place=$PWD/build/demo
 certs=$place/certs
 
-pids=
-end() {
-    trap - INT TERM EXIT
-    for p in $pids; do
-        kill "$p" 2>/dev/null || true
-    done
-    wait
-}
-trap end EXIT
-trap 'exit 0' INT TERM
-
-wait_for() { # wait_for PID FILE PATTERN WHAT
-    n=0
-    until grep -q "$3" "$2" 2>/dev/null; do
-        n=$((n + 1))
-        if [ $n -gt 150 ] || ! kill -0 "$1" 2>/dev/null; then
-            echo "demo: $4 did not start:" >&2
-            tail -n 20 "$2" >&2
-            exit 1
-        fi
-        sleep 0.1
-    done
-}
+. examples/processes.sh
 
 umask 077
 mkdir -p "$place"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * pins -- which name an address stands for in one sandbox, and until when; the same as
- *         the kernel's sets sN_pin4/6. The end of a pin is the maximum of all answers,
+ *         the kernel's sets pin4 and pin6. The end of a pin is the maximum of all answers,
  *         and is pushed back while a connection that came by it lives.
  */
 #ifndef AGENTD_EGRESS_GUARD_PINS_H

@@ -195,7 +195,7 @@ static void a_project_cannot_name_registries(void **state)
 {
     struct machine *m = *state;
 
-    put(m, "/work/.npmrc", "registry=https://evil.example/\n");
+    put(m, "/srv/project/.npmrc", "registry=https://evil.example/\n");
     put(m, "/.npmrc", "registry=https://evil.example/\n");
     search(m, home_only);
     assert_int_equal(m->found.n, 0);
