@@ -16,6 +16,7 @@
 #include "agentd/egress/kernel/nft.h"
 #include "common/mem.h"
 #include "tests/support/own_ns.h"
+#include "tests/support/samples.h"
 
 enum {
     SANDBOXES = 1000,
@@ -24,35 +25,12 @@ enum {
     SWAPS = 50,
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 static void need(bool ok, const char *what, const struct err *e)
 {
     if (ok)
         return;
     (void)fprintf(stderr, "bench_nft: %s: %s\n", what, e != NULL ? e->msg : "");
     exit(1);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-
-    return (*x > *y) - (*x < *y);
-}
-
-static void print(const char *name, uint64_t *v, size_t n)
-{
-    qsort(v, n, sizeof(v[0]), by_value);
-    (void)printf(
-        "{\"name\":\"%s\",\"unit\":\"us\",\"n\":%zu,\"median\":%.1f,\"p99\":%.1f}\n",
-        name, n, (double)v[n / 2] / 1000, (double)v[n * 99 / 100] / 1000);
 }
 
 /* Bytes of a field of /proc/meminfo. */
@@ -150,11 +128,11 @@ static void pins(struct nft *n, unsigned sandboxes, unsigned addresses, const ch
             pin[k].addr = (struct ip_addr){
                 .family = AF_INET,
                 .bytes = {93, (uint8_t)k, (uint8_t)(i >> 8), (uint8_t)i}};
-        t = now_ns();
+        t = samples_now();
         need(nft_pin(n, index, pin, addresses, &e) == 0, "pin", &e);
-        took[i] = now_ns() - t;
+        took[i] = samples_now() - t;
     }
-    print(name, took, PINS);
+    samples_print(name, took, PINS);
 }
 
 static void swaps(struct nft *n, struct nft_sandbox *s, const char *name)
@@ -169,11 +147,11 @@ static void swaps(struct nft *n, struct nft_sandbox *s, const char *name)
         s->policy = none;
         need(nft_sandbox_set(n, s, &e) == 0, "set", &e);
         s->policy = p;
-        t = now_ns();
+        t = samples_now();
         need(nft_sandbox_set(n, s, &e) == 0, "swap", &e);
-        took[i] = now_ns() - t;
+        took[i] = samples_now() - t;
     }
-    print(name, took, SWAPS);
+    samples_print(name, took, SWAPS);
     s->policy = NULL;
     policy_unref(p);
     policy_unref(none);
@@ -202,12 +180,12 @@ int main(void)
 
     before = meminfo("SUnreclaim:");
     n = open_nft(EGRESS_VETH);
-    t = now_ns();
+    t = samples_now();
     for (uint32_t i = 0; i < SANDBOXES; i++) {
         fill(&all[i], i + 1, p);
         need(nft_sandbox_set(n, &all[i], &e) == 0, "set", &e);
     }
-    t = now_ns() - t;
+    t = samples_now() - t;
     (void)printf(
         "{\"name\":\"nft.add_sandbox\",\"unit\":\"us\",\"n\":%d,\"mean\":%.1f}\n",
         SANDBOXES, (double)t / 1000 / SANDBOXES);

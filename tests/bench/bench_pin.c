@@ -19,6 +19,7 @@
 #include "agentd/egress/guard/keeper_link.h"
 #include "agentd/egress/keeper/keeper.h"
 #include "common/log.h"
+#include "tests/support/samples.h"
 
 enum {
     SANDBOXES = 1000,
@@ -26,27 +27,12 @@ enum {
     CHANNEL_AT = 3,
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 static void need(bool ok, const char *what, const struct err *e)
 {
     if (ok)
         return;
     (void)fprintf(stderr, "bench_pin: %s: %s\n", what, e != NULL ? e->msg : "");
     exit(1);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    const uint64_t *x = a, *y = b;
-
-    return (*x > *y) - (*x < *y);
 }
 
 /* -- the guard's part ---------------------------------------------------------------- */
@@ -65,17 +51,13 @@ static void on_pinned(void *arg, struct channel_msg *m)
     struct asker *a = arg;
 
     need(m != NULL && m->error == 0, "a pin was refused", NULL);
-    a->took[a->n++] = now_ns() - a->start;
+    a->took[a->n++] = samples_now() - a->start;
     loop_job_defer(&a->ask);
 }
 
 static void report(struct asker *a)
 {
-    qsort(a->took, PINS, sizeof(a->took[0]), by_value);
-    (void)printf("{\"name\":\"keeper.pin.1000_sandboxes\",\"unit\":\"us\",\"n\":%d,"
-                 "\"median\":%.1f,\"p99\":%.1f}\n",
-                 PINS, (double)a->took[PINS / 2] / 1000,
-                 (double)a->took[PINS * 99 / 100] / 1000);
+    samples_print("keeper.pin.1000_sandboxes", a->took, PINS);
     (void)fflush(stdout);
 }
 
@@ -96,7 +78,7 @@ static void on_ask(void *arg)
                                   .bytes = {93, 1, (uint8_t)(a->n >> 8), (uint8_t)a->n}},
                          .port = 443,
                          .ttl_s = 60};
-    a->start = now_ns();
+    a->start = samples_now();
     need(keeper_link_ask(a->keeper, &m, on_pinned, a, &e) != NULL, "ask", &e);
 }
 

@@ -19,6 +19,7 @@
 #include "agentd/egress/guard/pins.h"
 #include "common/mem.h"
 #include "tests/support/own_network.h"
+#include "tests/support/samples.h"
 
 #define POLICY                                                                           \
     "{\"version\":1,\"allow\":[\"bench.example:443\",{\"to\":{\"cidr\":"                 \
@@ -37,14 +38,6 @@ static void need(bool ok, const char *what)
         return;
     (void)fprintf(stderr, "bench_relay: %s: %s\n", what, strerror(errno));
     exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
 static void address(const char *ip, int port, struct sock_addr *ret)
@@ -226,13 +219,6 @@ static size_t hello(uint8_t *p)
     return n;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-    return x < y ? -1 : x > y;
-}
-
 static void set_up(const char *ip, int port, const char *what, double *ret_p50)
 {
     static uint64_t took[ROUNDS];
@@ -240,15 +226,15 @@ static void set_up(const char *ip, int port, const char *what, double *ret_p50)
     size_t n = hello(bytes);
 
     for (int i = 0; i < ROUNDS; i++) {
-        uint64_t began = now_ns();
+        uint64_t began = samples_now();
         int fd = connect_to(ip, port);
 
         need(send(fd, bytes, n, MSG_NOSIGNAL) == (ssize_t)n, "send");
         need(recv(fd, &one, 1, 0) == 1, "answer");
-        took[i] = now_ns() - began;
+        took[i] = samples_now() - began;
         sock_close(&fd);
     }
-    qsort(took, ROUNDS, sizeof(took[0]), by_value);
+    samples_sort(took, ROUNDS);
     *ret_p50 = (double)took[ROUNDS / 2] / 1000;
     (void)printf("  connect, hello, first byte, %-14s p50 %6.1f us  p99 %6.1f us\n", what,
                  *ret_p50, (double)took[ROUNDS * 99 / 100] / 1000);
@@ -257,7 +243,7 @@ static void set_up(const char *ip, int port, const char *what, double *ret_p50)
 static double bulk(const char *ip, int port, const uint8_t *piece)
 {
     int fd = connect_to(ip, port);
-    uint64_t began = now_ns();
+    uint64_t began = samples_now();
     size_t sent = 0;
     uint8_t one;
 
@@ -269,7 +255,7 @@ static double bulk(const char *ip, int port, const uint8_t *piece)
     }
     need(recv(fd, &one, 1, 0) == 1, "answer");
     sock_close(&fd);
-    return (double)MOVE * 8 / (double)(now_ns() - began);
+    return (double)MOVE * 8 / (double)(samples_now() - began);
 }
 
 static void client(void)
