@@ -5,6 +5,7 @@
 #include <linux/netfilter.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #include "agentd/egress/kernel/nflog.h"
@@ -34,6 +35,15 @@ static int set(int fd, int level, int option, const char *what, struct err *e)
                : 0;
 }
 
+/* What it accepts has the same. Between the sandbox and us is no path that could be
+ * congested: to pace it, as bbr does, only costs timers. Without them it is slower. */
+static void tune(int fd)
+{
+    static const char control[] = "reno";
+
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, sizeof control - 1);
+}
+
 static int make(struct netns *ns, int family, int type, const char *device, struct err *e)
 {
     bool is6 = family == AF_INET6;
@@ -50,6 +60,8 @@ static int make(struct netns *ns, int family, int type, const char *device, stru
     if (rc == 0 && type == SOCK_DGRAM)
         rc = is6 ? set(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, "IPV6_RECVORIGDSTADDR", e)
                  : set(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR", e);
+    if (type == SOCK_STREAM)
+        tune(fd);
     if (rc == 0 && device &&
         setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, (socklen_t)strlen(device)) <
             0)

@@ -24,6 +24,17 @@ enum {
     LO = 1,               /* lo is the first interface of every namespace */
     RULE_PRIORITY = 5447, /* before main (32766), after local (0) */
     MONITOR_READS = 64,
+    SEGMENTS_MAX =
+        524280, /* bytes of a packet on lo: the most that Linux has (8 x 65535) */
+};
+
+/* What lo needs: no pacing, no guess at a path's width. Linux always has it. */
+static const char LOCAL_CONTROL[] = "reno";
+
+/* if_link.h, Linux 6.3; Debian 12's headers are older. */
+enum {
+    LINK_GSO_IPV4_MAX_SIZE = 63,
+    LINK_GRO_IPV4_MAX_SIZE
 };
 
 /* -- asking -------------------------------------------------------------------------- */
@@ -275,6 +286,20 @@ static int lo_up(int fd)
     return change(fd, m);
 }
 
+/* What is sent here is received here, in one piece: the longer it is, the fewer packets,
+ * acknowledgements and looks at rules. A kernel that has no such thing does without. */
+static void lo_widen(int fd)
+{
+    _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
+    struct nlmsghdr *m = request(buf, RTM_NEWLINK, 0, sizeof(struct ifinfomsg));
+    struct ifinfomsg *head = mnl_nlmsg_get_payload(m);
+
+    head->ifi_index = LO;
+    mnl_attr_put_u32(m, LINK_GSO_IPV4_MAX_SIZE, SEGMENTS_MAX);
+    mnl_attr_put_u32(m, LINK_GRO_IPV4_MAX_SIZE, SEGMENTS_MAX);
+    (void)change(fd, m);
+}
+
 static unsigned width(const struct ip_addr *a)
 {
     return a->family == AF_INET ? 4 : 16;
@@ -356,16 +381,22 @@ static struct nlmsghdr *local_route(void *buf, uint16_t type, uint8_t family,
 static int seal_family(int fd, const char *text)
 {
     _Alignas(struct nlmsghdr) char buf[REQUEST_MAX];
+    struct nlmsghdr *m;
+    struct nlattr *metrics;
     struct ip_addr a = {0};
 
     if (ip_parse(span_str(text), &a) < 0) {
         errno = EINVAL;
         return -1;
     }
+    if (addr_add(fd, &a) < 0)
+        return -1;
     /* The main table: a namespace's own "local" one is the kernel's to fill. */
-    return addr_add(fd, &a) < 0
-               ? -1
-               : change(fd, local_route(buf, RTM_NEWROUTE, a.family, RT_TABLE_MAIN, &a));
+    m = local_route(buf, RTM_NEWROUTE, a.family, RT_TABLE_MAIN, &a);
+    metrics = mnl_attr_nest_start(m, RTA_METRICS);
+    mnl_attr_put_strz(m, RTAX_CC_ALGO, LOCAL_CONTROL);
+    mnl_attr_nest_end(m, metrics);
+    return change(fd, m);
 }
 
 /* What the kernel says where IPv6 is switched off: built without it, by ipv6.disable, or
@@ -383,6 +414,7 @@ int rt_seal(int fd, bool *ret_has_ip6, struct err *e)
 
     if (lo_up(fd) < 0)
         return err_sys(e, "switch lo on");
+    lo_widen(fd);
     if (seal_family(fd, EGRESS_SEALED_IP4) < 0)
         return err_sys(e, "make every IPv4 address local");
     if (seal_family(fd, EGRESS_SEALED_IP6) < 0) {

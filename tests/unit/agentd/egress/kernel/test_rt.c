@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -32,6 +33,23 @@ static bool has(int fd, const char *text)
     return false;
 }
 
+/* Whatever the host has chosen for its own paths. */
+static void is_local_control(const char *any, const char *to)
+{
+    struct sock_addr a;
+    char name[16] = "";
+    socklen_t n = sizeof(name);
+    int listener, fd;
+
+    NEED_OK(sock_parse(any, &a, &e));
+    NEED_OK(listener = sock_listen(&a, &e));
+    NEED(egress_ns_connect(to, &fd) == 0);
+    NEED(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &n) == 0);
+    NEED(strcmp(name, "reno") == 0);
+    (void)close(fd);
+    (void)close(listener);
+}
+
 static void seal(void)
 {
     int fd = route_socket(0);
@@ -47,6 +65,9 @@ static void seal(void)
     NEED(egress_ns_connect("93.184.216.34:443", NULL) == ECONNREFUSED);
     if (has_ip6)
         NEED(egress_ns_connect("[2606:2800:220:1::1]:443", NULL) == ECONNREFUSED);
+    is_local_control("0.0.0.0:80", "93.184.216.34:80");
+    if (has_ip6)
+        is_local_control("[::]:80", "[2606:2800:220:1::1]:80");
     (void)close(fd);
 }
 
