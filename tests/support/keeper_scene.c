@@ -219,7 +219,7 @@ void keeper_scene_open(struct keeper_scene *s, const char *state_dir)
     memset(s, 0, sizeof *s);
     s->world = start_world();
     s->loop = loop_new(NULL);
-    s->audit = memfd_create("audit", MFD_CLOEXEC);
+    s->audit = memfd_create("audit", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (!s->loop || s->audit < 0)
         die("scene");
     loop_timer_init(&s->limit, s->loop, on_limit, s);

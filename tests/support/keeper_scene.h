@@ -27,7 +27,7 @@ struct keeper_scene {
     struct keeper *keeper;
     struct loop_timer limit; /* a wait of 30 s has failed */
     pid_t world;
-    int audit; /* memory file of the records */
+    int audit; /* memory file of the records; it may be sealed */
     bool is_done;
     struct err e; /* code 0: it went well */
 };

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 
 #include "agentd/egress/cmd/cmd.h"
+#include "agentd/egress/cmd/cmd_keeper.h"
 #include "agentd/egress/cmd/cmd_options.h"
 #include "agentd/egress/keeper/control_socket.h"
 #include "agentd/egress/keeper/veth.h"
@@ -15,14 +15,9 @@
 #include "common/crypto.h"
 #include "common/json.h"
 
-enum {
-    RUN_SOCKETS_MAX = 1024, /* asked by one `status` */
-};
-
 struct options {
     const char *policy, *netns, *iface, *name, *socket;
     pid_t pid;
-    bool is_json;
 };
 
 /* -- words of a command line --------------------------------------------------------- */
@@ -58,42 +53,6 @@ static int put_member(struct buf *out, const char *key, const char *text)
     return buf_addf(out, ",\"%s\":", key) < 0 || json_put_str(out, span_str(text)) < 0
                ? -1
                : 0;
-}
-
-static int check_name(const char *name, struct err *e)
-{
-    char id[HOST_ID_MAX + 1];
-
-    if (host_id_parse(span_str(name), id) < 0 || strcmp(id, name) != 0)
-        return err_set(e, ERR_CONFIG,
-                       "\"%.45s\" is no sandbox name: 1 to 40 of a-z 0-9 -, no - at the "
-                       "ends, no --",
-                       name);
-    return 0;
-}
-
-/* The keeper that has it: the sandbox's own, or the host's. */
-static int ask(const struct options *o, struct span request, struct buf *ret,
-               struct err *e)
-{
-    char path[CONTROL_PATH_MAX];
-
-    if (o->socket)
-        return control_call(o->socket, request, ret, e);
-    if (o->name && control_run_path(o->name, path, sizeof path, e) == 0) {
-        if (control_call(path, request, ret, e) == 0)
-            return 0;
-        if (e->code != ERR_SYS || e->sys != ECONNREFUSED)
-            return -1;
-    }
-    if (control_call(CONTROL_SERVE_PATH, request, ret, e) == 0)
-        return 0;
-    if (o->name && e->code == ERR_SYS)
-        return err_wrap(
-            e,
-            "no `run` of yours is called \"%s\", and the host's service cannot be asked",
-            o->name);
-    return -1;
 }
 
 /* -- attach -------------------------------------------------------------------------- */
@@ -192,7 +151,7 @@ int cmd_attach(int argc, char **argv)
         tell(argv[0], "only root may attach a policy to a sandbox");
         return EXIT_FAIL;
     }
-    if (o.name ? check_name(o.name, &e) < 0 : make_name(&o, made) < 0)
+    if (o.name ? cmd_keeper_name(o.name, &e) < 0 : make_name(&o, made) < 0)
         return tell_err(argv[0], &e);
     if (find_tier(&o, &tier, &e) < 0)
         return tell_err(argv[0], &e);
@@ -223,16 +182,18 @@ int cmd_detach(int argc, char **argv)
     AUTO(buf_done)
     struct buf answer = BUF_INIT;
     struct err e = {.msg = "no memory"};
+    struct cmd_keeper k;
 
     if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
         return EXIT_USAGE;
+    k = (struct cmd_keeper){.socket = o.socket, .name = o.name};
     if (!o.name) {
         tell(argv[0], "--name ID is missing");
         return EXIT_USAGE;
     }
-    if (check_name(o.name, &e) < 0 ||
+    if (cmd_keeper_name(o.name, &e) < 0 ||
         buf_addf(&request, "{\"op\":\"detach\",\"name\":\"%s\"}", o.name) < 0 ||
-        ask(&o, buf_span(&request), &answer, &e) < 0)
+        cmd_keeper_ask(&k, buf_span(&request), &answer, &e) < 0)
         return tell_err(argv[0], &e);
     return EXIT_DONE;
 }
@@ -248,181 +209,22 @@ int cmd_reload(int argc, char **argv)
     AUTO(buf_done)
     struct buf answer = BUF_INIT;
     struct err e = {.msg = "no memory"};
+    struct cmd_keeper k;
 
     if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
         return EXIT_USAGE;
+    k = (struct cmd_keeper){.socket = o.socket, .name = o.name};
     if (!o.name || !o.policy) {
         tell(argv[0], "--name ID and --policy FILE are wanted");
         return EXIT_USAGE;
     }
-    if (check_name(o.name, &e) < 0 ||
+    if (cmd_keeper_name(o.name, &e) < 0 ||
         buf_addf(&request, "{\"op\":\"reload\",\"name\":\"%s\",\"policy\":", o.name) < 0)
         return tell_err(argv[0], &e);
     if (put_policy(argv[0], o.policy, &request) < 0)
         return EXIT_USAGE;
-    if (buf_adds(&request, "}") < 0 || ask(&o, buf_span(&request), &answer, &e) < 0)
+    if (buf_adds(&request, "}") < 0 ||
+        cmd_keeper_ask(&k, buf_span(&request), &answer, &e) < 0)
         return tell_err(argv[0], &e);
     return EXIT_DONE;
-}
-
-/* -- status -------------------------------------------------------------------------- */
-
-/* All sandboxes of one keeper, put behind those of the others. */
-static int add_sandboxes(const struct buf *answer, struct buf *all)
-{
-    struct span list;
-
-    if (json_find(buf_span(answer), "sandboxes", &list) < 0 || list.len < 2)
-        return -1;
-    list = span_of(list.p + 1, list.len - 2);
-    if (list.len == 0)
-        return 0;
-    if (all->len > 0 && buf_adds(all, ",") < 0)
-        return -1;
-    return buf_add(all, list.p, list.len);
-}
-
-/* Nobody there is no fault: there are none then. */
-static int add_from(const char *path, struct span request, struct buf *all, struct err *e)
-{
-    AUTO(buf_done)
-    struct buf answer = BUF_INIT;
-
-    if (control_call(path, request, &answer, e) < 0)
-        return e->code == ERR_SYS && e->sys == ECONNREFUSED ? 0 : -1;
-    return add_sandboxes(&answer, all) < 0
-               ? err_set(e, ERR_PROTO, "%s gives no status that can be read", path)
-               : 0;
-}
-
-/* One that gives no answer, for it is suspended perhaps, is told and hides no other. */
-static int add_run_sockets(struct span request, struct buf *all, bool *ret_is_partial,
-                           struct err *e)
-{
-    char dir[CONTROL_PATH_MAX], path[CONTROL_PATH_MAX];
-    const struct dirent *de;
-    struct err why;
-    unsigned n = 0;
-    DIR *d;
-
-    if (control_run_dir(dir, sizeof dir, e) < 0)
-        return -1;
-    d = opendir(dir);
-    while (d && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
-        size_t len = strlen(de->d_name);
-
-        if (len < 6 || strcmp(de->d_name + len - 5, ".sock") != 0 ||
-            snprintf(path, sizeof path, "%s/%s", dir, de->d_name) >= (int)sizeof path)
-            continue;
-        n++;
-        if (add_from(path, request, all, &why) < 0) {
-            tell("status", "%s", why.msg);
-            *ret_is_partial = true;
-        }
-    }
-    if (d)
-        (void)closedir(d); /* opened for reading */
-    return 0;
-}
-
-static int collect(const struct options *o, struct buf *all, bool *ret_is_partial,
-                   struct err *e)
-{
-    struct span every = span_str("{\"op\":\"status\"}");
-    AUTO(buf_done)
-    struct buf request = BUF_INIT;
-    AUTO(buf_done)
-    struct buf answer = BUF_INIT;
-
-    if (!o->name && o->socket) {
-        if (control_call(o->socket, every, &answer, e) < 0)
-            return -1;
-        return add_sandboxes(&answer, all);
-    }
-    if (!o->name) {
-        /* An ordinary user is not answered by the host's keeper, and has no
-         * sandbox there. */
-        if (geteuid() == 0 && add_from(CONTROL_SERVE_PATH, every, all, e) < 0)
-            return -1;
-        return add_run_sockets(every, all, ret_is_partial, e);
-    }
-    if (buf_addf(&request, "{\"op\":\"status\",\"name\":\"%s\"}", o->name) < 0)
-        return err_set(e, ERR_NOMEM, "no memory");
-    if (ask(o, buf_span(&request), &answer, e) < 0)
-        return -1;
-    return add_sandboxes(&answer, all);
-}
-
-static long long number_of(const struct json *o, const char *key)
-{
-    const struct json *v = o ? json_get(o, key) : NULL;
-
-    return v && json_type(v) == JSON_INT ? (long long)json_int(v) : 0;
-}
-
-static int print_one(const struct json *s)
-{
-    const struct json *enforced = json_get(s, "enforced"), *why = json_get(s, "reasons");
-    const struct json *counts = json_get(s, "counts");
-    bool is_enforced =
-        enforced && json_type(enforced) == JSON_BOOL && json_bool(enforced);
-    int rc =
-        printf("%-24.40s %-7.7s %-9s %-8.8s %6lld %9lld %9lld  %.64s\n",
-               json_get_str(s, "name", ""), json_get_str(s, "tier", ""),
-               is_enforced ? "yes" : "NO", json_get_str(s, "mode", ""),
-               number_of(counts, "open"), number_of(counts, "connections"),
-               number_of(counts, "refused") + number_of(counts, "kernel_refused_packets"),
-               json_get_str(s, "policy", ""));
-
-    for (size_t i = 0;
-         rc >= 0 && why && json_type(why) == JSON_ARRAY && i < json_len(why); i++)
-        if (json_type(json_at(why, i)) == JSON_STRING)
-            rc = printf("  not enforced: %s\n", json_str(json_at(why, i)));
-    return rc < 0 ? -1 : 0;
-}
-
-static int print_table(struct span text, struct err *e)
-{
-    struct json *o = json_parse(text, CONTROL_ANSWER_MAX, e);
-    const struct json *list = o ? json_get(o, "sandboxes") : NULL;
-    int rc = 0;
-
-    if (!list || json_type(list) != JSON_ARRAY) {
-        json_free(o);
-        return o ? err_set(e, ERR_PROTO, "a status that cannot be read") : -1;
-    }
-    if (json_len(list) > 0)
-        rc = printf("%-24s %-7s %-9s %-8s %6s %9s %9s  %s\n", "NAME", "TIER", "ENFORCED",
-                    "MODE", "OPEN", "TAKEN", "REFUSED", "POLICY");
-    for (size_t i = 0; rc >= 0 && i < json_len(list); i++)
-        rc = json_type(json_at(list, i)) == JSON_OBJECT ? print_one(json_at(list, i)) : 0;
-    json_free(o);
-    return rc < 0 || fflush(stdout) != 0 ? err_sys(e, "write to stdout") : 0;
-}
-
-int cmd_status(int argc, char **argv)
-{
-    struct options o = {0};
-    const struct cmd_option takes[] = {{.name = "--name", .value = &o.name},
-                                       {.name = "--json", .is_set = &o.is_json},
-                                       {.name = "--socket", .value = &o.socket}};
-    AUTO(buf_done)
-    struct buf all = BUF_INIT;
-    AUTO(buf_done)
-    struct buf text = BUF_INIT;
-    struct err e = {.msg = "no memory"};
-    bool is_partial = false;
-    int rc;
-
-    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
-        return EXIT_USAGE;
-    if ((o.name && check_name(o.name, &e) < 0) || collect(&o, &all, &is_partial, &e) < 0)
-        return tell_err(argv[0], &e);
-    if (buf_adds(&text, "{\"sandboxes\":[") < 0 ||
-        (all.len > 0 && buf_add(&text, all.p, all.len) < 0) || buf_adds(&text, "]}") < 0)
-        return tell_err(argv[0], &e);
-    if (!o.is_json && print_table(buf_span(&text), &e) < 0)
-        return tell_err(argv[0], &e);
-    rc = o.is_json ? printf("%.*s\n", SPAN_FMT(buf_span(&text))) : 0;
-    return rc < 0 || fflush(stdout) != 0 || is_partial ? EXIT_FAIL : EXIT_DONE;
 }

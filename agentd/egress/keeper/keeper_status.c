@@ -139,7 +139,8 @@ int keeper_status(struct keeper *k, const char *name, struct buf *out, struct er
         bad = (!is_first && buf_adds(out, ",") < 0) || put_one(s, out) < 0;
         is_first = false;
     }
-    if (bad || buf_adds(out, "]}") < 0) {
+    if (bad || buf_addf(out, "],\"audit_lost\":%llu}",
+                        (unsigned long long)audit_lost(k->audit)) < 0) {
         out->len = len;
         return err_set(e, ERR_NOMEM, "no memory for the status");
     }

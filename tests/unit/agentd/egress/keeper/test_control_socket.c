@@ -158,7 +158,7 @@ static void an_empty_keeper_has_no_sandboxes(void **state)
     char out[4096];
 
     assert_string_equal(run(s, call, "{\"op\":\"status\"}", out),
-                        "{\"ok\":true,\"sandboxes\":[]}\n");
+                        "{\"ok\":true,\"sandboxes\":[],\"audit_lost\":0}\n");
     assert_non_null(
         strstr(run(s, call, "{\"op\":\"status\",\"name\":\"x\"}", out), "error 6"));
     assert_non_null(
@@ -215,7 +215,7 @@ static void a_process_that_is_not_there_is_an_error(void **state)
               out);
     assert_non_null(strstr(out, "error 1: the sandbox's namespace"));
     assert_string_equal(run(s, call, "{\"op\":\"status\"}", out),
-                        "{\"ok\":true,\"sandboxes\":[]}\n");
+                        "{\"ok\":true,\"sandboxes\":[],\"audit_lost\":0}\n");
 }
 
 static void half_a_line(const struct scene *s, const void *arg)
@@ -263,7 +263,7 @@ static void what_is_no_request_is_answered_so(void **state)
     assert_non_null(strstr(out, "\"code\":\"config\""));
     assert_non_null(strstr(run(s, long_line, NULL, out), "more than"));
     assert_string_equal(run(s, one_byte_at_a_time, NULL, out),
-                        "{\"ok\":true,\"sandboxes\":[]}\n");
+                        "{\"ok\":true,\"sandboxes\":[],\"audit_lost\":0}\n");
     assert_non_null(strstr(run(s, call, "{\"op\":\"format\"}", out), "error 7"));
     assert_non_null(strstr(run(s, call, "{\"op\":\"status\",\"x\":1}", out), "error 7"));
 }
@@ -328,7 +328,7 @@ static void too_many_clients_are_told_so(void **state)
     for (int i = 0; i < 20; i++)
         keeper_scene_run(&s->k, 5, NULL);
     assert_string_equal(run(s, call, "{\"op\":\"status\"}", out),
-                        "{\"ok\":true,\"sandboxes\":[]}\n");
+                        "{\"ok\":true,\"sandboxes\":[],\"audit_lost\":0}\n");
 }
 
 static void a_client_that_goes_leaves_its_sandbox(void **state)

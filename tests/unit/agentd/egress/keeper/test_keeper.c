@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +124,23 @@ static void records_tell_the_process(void **state)
     assert_non_null(strstr(out, "\"sandbox.start\""));
     if (!strstr(out, want))
         fail_msg("no %s in %s", want, out);
+    keeper_box_close(&b);
+}
+
+/* A file that cannot grow is what a full disk is to the keeper. */
+static void records_that_are_lost_are_counted_in_the_status(void **state)
+{
+    struct keeper_scene *s = *state;
+    struct keeper_box b;
+    char out[16384];
+
+    keeper_box_open(&b);
+    add(s, &b, "box", OPEN);
+    assert_non_null(strstr(keeper_scene_status(s, NULL, out), "],\"audit_lost\":0}"));
+    assert_int_equal(fcntl(s->audit, F_ADD_SEALS, F_SEAL_GROW), 0);
+    assert_int_equal(keeper_box_reload(s, "box", SHUT), 0);
+    assert_non_null(strstr(keeper_scene_status(s, NULL, out), "],\"audit_lost\":1}"));
+    assert_non_null(strstr(keeper_scene_status(s, "box", out), "],\"audit_lost\":1}"));
     keeper_box_close(&b);
 }
 
@@ -508,9 +526,9 @@ static void many_sandboxes_come_and_go(void **state)
     for (int i = 0; i < 12; i++)
         keeper_box_close(&b[i]);
     for (int i = 0;
-         i < 500 && !strstr(keeper_scene_status(s, NULL, got), "{\"sandboxes\":[]}"); i++)
+         i < 500 && !strstr(keeper_scene_status(s, NULL, got), "{\"sandboxes\":[],"); i++)
         keeper_scene_run(s, 10, NULL);
-    assert_string_equal(got, "{\"sandboxes\":[]}");
+    assert_string_equal(got, "{\"sandboxes\":[],\"audit_lost\":0}");
 }
 
 int main(int argc, char **argv)
@@ -521,6 +539,7 @@ int main(int argc, char **argv)
         T(a_name_is_answered_and_its_address_opens_for_its_port_only),
         T(many_questions_of_one_sandbox_get_their_reply_sockets),
         T(records_tell_the_process),
+        T(records_that_are_lost_are_counted_in_the_status),
         T(a_reload_takes_and_gives),
         T(a_reload_without_memory_leaves_the_old_policy),
         T(an_addition_without_memory_opens_nothing),

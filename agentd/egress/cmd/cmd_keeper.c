@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#include "agentd/egress/cmd/cmd_keeper.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agentd/egress/keeper/control_socket.h"
+#include "common/host.h"
+
+int cmd_keeper_name(const char *name, struct err *e)
+{
+    char id[HOST_ID_MAX + 1];
+
+    if (host_id_parse(span_str(name), id) < 0 || strcmp(id, name) != 0)
+        return err_set(e, ERR_CONFIG,
+                       "\"%.45s\" is no sandbox name: 1 to 40 of a-z 0-9 -, no - at the "
+                       "ends, no --",
+                       name);
+    return 0;
+}
+
+static int ask(struct cmd_keeper *k, const char *path, struct span request,
+               struct buf *ret, struct err *e)
+{
+    (void)snprintf(k->asked, sizeof k->asked, "%s", path); /* longer ones are refused */
+    return control_call(path, request, ret, e);
+}
+
+int cmd_keeper_ask(struct cmd_keeper *k, struct span request, struct buf *ret,
+                   struct err *e)
+{
+    char path[CONTROL_PATH_MAX];
+
+    if (k->socket)
+        return ask(k, k->socket, request, ret, e);
+    if (k->name && control_run_path(k->name, path, sizeof path, e) == 0) {
+        if (ask(k, path, request, ret, e) == 0)
+            return 0;
+        if (e->code != ERR_SYS || e->sys != ECONNREFUSED)
+            return -1;
+    }
+    if (ask(k, CONTROL_SERVE_PATH, request, ret, e) == 0)
+        return 0;
+    if (k->name && e->code == ERR_SYS)
+        return err_wrap(
+            e,
+            "no `run` of yours is called \"%s\", and the host's service cannot be asked",
+            k->name);
+    return -1;
+}
