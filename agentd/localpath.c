@@ -69,12 +69,19 @@ static int address(const char *path, struct sock_addr *ret, struct err *e)
     return 0;
 }
 
+bool localpath_is_one_of_us(int fd)
+{
+    struct ucred who;
+    socklen_t n = sizeof who;
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 &&
+           (who.uid == geteuid() || who.uid == 0);
+}
+
 int localpath_connect(const char *path, bool *ret_absent, struct err *e)
 {
     char dir[LOCALSOCK_PATH_MAX];
     struct sock_addr a = {0};
-    struct ucred who;
-    socklen_t len = sizeof who;
     struct stat st;
     int fd;
 
@@ -97,8 +104,7 @@ int localpath_connect(const char *path, bool *ret_absent, struct err *e)
         sock_close(&fd);
         return -1;
     }
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 ||
-        (who.uid != geteuid() && who.uid != 0)) {
+    if (!localpath_is_one_of_us(fd)) {
         sock_close(&fd);
         return err_set(e, ERR_DENIED, "the agent at %s is another user's", path);
     }

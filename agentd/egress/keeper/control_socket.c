@@ -1,75 +1,32 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/keeper/control_socket.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "agentd/egress/keeper/asker.h"
 #include "agentd/egress/keeper/control_request.h"
-#include "agentd/localpath.h"
+#include "agentd/line_server.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/mem.h"
-#include "common/sock.h"
 
-enum {
-    READ_STEP = 65536,
-};
-
-struct client {
-    struct control_socket *socket; /* borrowed; NULL: gone, the keeper still works */
-    struct client *next, **prev;
-    int fd;
-    struct loop_io *io;
-    struct loop_timer deadline;
-    struct buf in, out;
-    size_t sent;
-    bool is_working; /* the keeper has its request and will call on_done() */
-    enum control_op op;
+/* What the keeper works on: it outlives us where the keeper does. */
+struct job {
+    struct control_socket *socket; /* borrowed; NULL: gone */
+    struct job *next, **prev;
+    uint64_t ticket;
     char name[EGRESS_NAME_MAX + 1];
 };
 
 struct control_socket {
     struct keeper *keeper; /* borrowed */
-    struct loop *loop;     /* borrowed */
-    struct localpath path;
-    int fd;
-    struct loop_io *io;
-    struct client *clients;
-    unsigned n;
+    struct line_server *lines;
+    struct job *jobs;
 };
 
-/* -- clients ------------------------------------------------------------------------- */
-
-/* Its socket ends; the memory stays while the keeper holds it. */
-static void client_close(struct client *c)
-{
-    loop_timer_stop(&c->deadline);
-    if (c->io)
-        loop_io_stop(&c->io);
-    sock_close(&c->fd);
-    buf_done(&c->in);
-    buf_done(&c->out);
-    if (c->prev) {
-        *c->prev = c->next;
-        if (c->next)
-            c->next->prev = c->prev;
-        c->prev = NULL;
-        c->socket->n--;
-    }
-    c->socket = NULL;
-    if (!c->is_working)
-        mem_free(c);
-}
-
-static void on_deadline(void *arg)
-{
-    client_close(arg);
-}
+/* -- answers ------------------------------------------------------------------------- */
 
 static const char *code_of(const struct err *e)
 {
@@ -90,55 +47,74 @@ static int put_error(struct buf *out, const char *code, const char *text)
 {
     return buf_adds(out, "{\"ok\":false,\"error\":") < 0 ||
                    json_put_str(out, span_str(text)) < 0 ||
-                   buf_addf(out, ",\"code\":\"%s\"}\n", code) < 0
+                   buf_addf(out, ",\"code\":\"%s\"}", code) < 0
                ? -1
                : 0;
 }
 
-static void client_send(struct client *c)
+/* @rc  of writing *text: what was not written for want of memory is not said, and the
+ *      connection ends. */
+static void answer(struct control_socket *s, uint64_t ticket, int rc, struct buf *text)
 {
-    ssize_t n = 1;
+    if (rc < 0)
+        text->len = 0;
+    if (line_server_answer(s->lines, ticket, buf_span(text)) < 0)
+        log_warn("control.answer", "why=no-memory");
+}
 
-    while (c->sent < c->out.len && n > 0) {
-        do
-            n = send(c->fd, c->out.p + c->sent, c->out.len - c->sent, MSG_NOSIGNAL);
-        while (n < 0 && errno == EINTR);
-        if (n > 0)
-            c->sent += (size_t)n;
+static void answer_error(struct control_socket *s, uint64_t ticket, const struct err *e)
+{
+    AUTO(buf_done)
+    struct buf b = BUF_INIT;
+
+    answer(s, ticket, put_error(&b, code_of(e), e->msg), &b);
+}
+
+static void job_free(struct job *j)
+{
+    if (j->socket) {
+        *j->prev = j->next;
+        if (j->next)
+            j->next->prev = j->prev;
     }
-    if (c->sent < c->out.len && n < 0 && errno == EAGAIN)
-        loop_io_want(c->io, LOOP_WRITE);
-    else
-        client_close(c);
+    mem_free(j);
 }
 
-static void client_fail(struct client *c, const struct err *e)
+static struct job *job_new(struct control_socket *s, uint64_t ticket, const char *name,
+                           struct err *e)
 {
-    c->out.len = 0;
-    if (put_error(&c->out, code_of(e), e->msg) < 0)
-        client_close(c);
-    else
-        client_send(c);
-}
+    struct job *j = mem_zalloc(1, sizeof *j);
 
-/* -- requests ------------------------------------------------------------------------ */
+    if (!j) {
+        (void)err_set(e, ERR_NOMEM, "no memory for a request");
+        return NULL;
+    }
+    j->socket = s;
+    j->ticket = ticket;
+    memcpy(j->name, name, strlen(name) + 1);
+    j->next = s->jobs;
+    j->prev = &s->jobs;
+    if (j->next)
+        j->next->prev = &j->next;
+    s->jobs = j;
+    return j;
+}
 
 static void on_done(void *arg, const struct err *e)
 {
-    struct client *c = arg;
+    AUTO(buf_done)
+    struct buf b = BUF_INIT;
+    struct job *j = arg;
 
-    c->is_working = false;
-    if (!c->socket) {
-        mem_free(c);
-        return;
-    }
-    if (e)
-        client_fail(c, e);
-    else if (buf_addf(&c->out, "{\"ok\":true,\"name\":\"%s\"}\n", c->name) < 0)
-        client_close(c);
-    else
-        client_send(c);
+    if (j->socket && e)
+        answer_error(j->socket, j->ticket, e);
+    else if (j->socket)
+        answer(j->socket, j->ticket,
+               buf_addf(&b, "{\"ok\":true,\"name\":\"%s\"}", j->name), &b);
+    job_free(j);
 }
+
+/* -- requests ------------------------------------------------------------------------ */
 
 static struct policy *read_policy(struct span text, struct err *e)
 {
@@ -153,7 +129,7 @@ static struct policy *read_policy(struct span text, struct err *e)
     return p;
 }
 
-static int do_attach(struct client *c, const struct control_request *r, struct policy *p,
+static int do_attach(struct job *j, const struct control_request *r, struct policy *p,
                      struct err *e)
 {
     struct keeper_add add = {.name = r->name, .tier = r->tier, .policy = p};
@@ -165,10 +141,10 @@ static int do_attach(struct client *c, const struct control_request *r, struct p
     add.ns_path = r->netns;
     add.iface = r->iface;
     add.pid = r->pid;
-    return keeper_add(c->socket->keeper, &add, on_done, c, e);
+    return keeper_add(j->socket->keeper, &add, on_done, j, e);
 }
 
-static int with_policy(struct client *c, const struct control_request *r, struct err *e)
+static int with_policy(struct job *j, const struct control_request *r, struct err *e)
 {
     struct policy *p = read_policy(r->policy, e);
     int rc;
@@ -176,168 +152,104 @@ static int with_policy(struct client *c, const struct control_request *r, struct
     if (!p)
         return -1;
     rc = r->op == CONTROL_ATTACH
-             ? do_attach(c, r, p, e)
-             : keeper_reload(c->socket->keeper, r->name, p, on_done, c, e);
+             ? do_attach(j, r, p, e)
+             : keeper_reload(j->socket->keeper, r->name, p, on_done, j, e);
     policy_unref(p);
     return rc;
 }
 
-static int do_status(struct client *c, const struct control_request *r, struct err *e)
+/* The keeper begins with it, and calls on_done(). */
+static int begin(struct control_socket *s, uint64_t ticket,
+                 const struct control_request *r, struct err *e)
+{
+    struct job *j = job_new(s, ticket, r->name, e);
+    int rc;
+
+    if (!j)
+        return -1;
+    rc = r->op == CONTROL_DETACH ? keeper_remove(s->keeper, r->name, on_done, j, e)
+                                 : with_policy(j, r, e);
+    if (rc < 0)
+        job_free(j);
+    return rc;
+}
+
+static int do_status(struct control_socket *s, uint64_t ticket,
+                     const struct control_request *r, struct err *e)
 {
     AUTO(buf_done)
     struct buf text = BUF_INIT;
+    AUTO(buf_done)
+    struct buf b = BUF_INIT;
 
-    if (keeper_status(c->socket->keeper, r->name[0] ? r->name : NULL, &text, e) < 0)
+    if (keeper_status(s->keeper, r->name[0] ? r->name : NULL, &text, e) < 0)
         return -1;
     /* What keeper_status() gives is an object: our member goes before its first. */
-    if (buf_adds(&c->out, "{\"ok\":true,") < 0 ||
-        buf_add(&c->out, text.p + 1, text.len - 1) < 0 || buf_adds(&c->out, "\n") < 0)
+    if (buf_adds(&b, "{\"ok\":true,") < 0 || buf_add(&b, text.p + 1, text.len - 1) < 0)
         return err_set(e, ERR_NOMEM, "no memory for the status");
+    answer(s, ticket, 0, &b);
     return 0;
 }
 
-/* One whole line is there. */
-static void client_request(struct client *c, size_t len)
+static void on_request(void *owner, uint64_t ticket, struct span line)
 {
+    struct control_socket *s = owner;
     struct control_request r;
     struct err e;
     int rc;
 
-    loop_io_want(c->io, 0);
-    if (control_request_parse(span_of(c->in.p, len), &r, &e) < 0) {
-        client_fail(c, &e);
+    if (control_request_parse(line, &r, &e) < 0) {
+        answer_error(s, ticket, &e);
         return;
     }
-    c->op = r.op;
-    memcpy(c->name, r.name, sizeof c->name);
-    c->is_working = r.op != CONTROL_STATUS;
-    if (r.op == CONTROL_STATUS)
-        rc = do_status(c, &r, &e);
-    else if (r.op == CONTROL_DETACH)
-        rc = keeper_remove(c->socket->keeper, r.name, on_done, c, &e);
-    else
-        rc = with_policy(c, &r, &e);
+    rc = r.op == CONTROL_STATUS ? do_status(s, ticket, &r, &e) : begin(s, ticket, &r, &e);
     control_request_done(&r);
     if (rc < 0)
-        c->is_working = false;
-    if (rc < 0)
-        client_fail(c, &e);
-    else if (r.op == CONTROL_STATUS)
-        client_send(c);
-    else
-        buf_done(&c->in); /* a policy may be large, and was copied */
+        answer_error(s, ticket, &e);
 }
 
-/* False: nothing more comes. */
-static bool client_read(struct client *c, struct err *e)
-{
-    ssize_t n;
+/* -- who is not answered ------------------------------------------------------------- */
 
-    if (buf_reserve(&c->in, READ_STEP, CONTROL_LINE_MAX + 2 * READ_STEP) < 0)
-        return err_set(e, ERR_NOMEM, "no memory for a request"), false;
-    do
-        n = recv(c->fd, c->in.p + c->in.len, READ_STEP, 0);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN)
-        return true;
-    if (n <= 0)
-        return err_set(e, ERR_CONFIG, "a request is one whole line"), false;
-    c->in.len += (size_t)n;
-    if (c->in.len > CONTROL_LINE_MAX &&
-        !memchr(c->in.p, '\n', (size_t)CONTROL_LINE_MAX + 1))
-        return err_set(e, ERR_CONFIG, "a request of more than %d bytes",
-                       CONTROL_LINE_MAX),
-               false;
-    return true;
+static bool is_outside(void *owner, int fd)
+{
+    UNUSED_ARG(owner);
+    return asker_is_outside(fd);
 }
 
-static void on_client(void *arg, unsigned events)
+static int on_refused(void *owner, enum line_server_why why, struct buf *out)
 {
-    struct client *c = arg;
-    const uint8_t *nl;
-    struct err e;
+    char text[64];
 
-    UNUSED_ARG(events);
-    if (c->out.len > 0) {
-        client_send(c);
-        return;
-    }
-    if (c->is_working)
-        return;
-    if (!client_read(c, &e)) {
-        client_fail(c, &e);
-        return;
-    }
-    nl = c->in.len > 0 ? memchr(c->in.p, '\n', c->in.len) : NULL;
-    if (nl)
-        client_request(c, (size_t)(nl - c->in.p));
-}
-
-/* -- accepting ----------------------------------------------------------------------- */
-
-static bool is_allowed(int fd)
-{
-    struct ucred who;
-    socklen_t n = sizeof who;
-
-    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &n) == 0 &&
-           (who.uid == 0 || who.uid == geteuid()) && asker_is_outside(fd);
-}
-
-static void refuse(int fd, const char *code, const char *why)
-{
-    AUTO(buf_done)
-    struct buf b = BUF_INIT;
-
-    if (put_error(&b, code, why) == 0)
-        (void)send(fd, b.p, b.len, MSG_NOSIGNAL); /* it fits, or nobody is there */
-    sock_close(&fd);
-}
-
-static void client_new(struct control_socket *s, int fd)
-{
-    struct client *c = mem_zalloc(1, sizeof *c);
-
-    if (!c) {
-        refuse(fd, "failed", "no memory");
-        return;
-    }
-    c->socket = s;
-    c->fd = fd;
-    loop_timer_init(&c->deadline, s->loop, on_deadline, c);
-    c->next = s->clients;
-    c->prev = &s->clients;
-    if (s->clients)
-        s->clients->prev = &c->next;
-    s->clients = c;
-    s->n++;
-    c->io = loop_io_start(s->loop, fd, on_client, c, NULL);
-    if (!c->io) {
-        client_close(c);
-        return;
-    }
-    loop_timer_start(&c->deadline, CONTROL_CLIENT_MS);
-    loop_io_want(c->io, LOOP_READ);
-}
-
-static void on_accept(void *arg, unsigned events)
-{
-    struct control_socket *s = arg;
-    int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-    UNUSED_ARG(events);
-    if (fd < 0)
-        return;
-    if (!is_allowed(fd)) {
+    UNUSED_ARG(owner);
+    switch (why) {
+    case LINE_SERVER_CUT:
+        return put_error(out, "config", "a request is one whole line");
+    case LINE_SERVER_LONG:
+        (void)snprintf(text, sizeof text, "a request of more than %d bytes",
+                       CONTROL_LINE_MAX); /* it fits */
+        return put_error(out, "config", text);
+    case LINE_SERVER_NO_MEMORY:
+        return put_error(out, "failed", "no memory for a request");
+    case LINE_SERVER_OTHER_USER:
         log_warn("control.refused", "why=other-user");
-        refuse(fd, "refused", "only root and the keeper's own user are answered");
-    } else if (s->n >= CONTROL_CLIENTS_MAX) {
+        return put_error(out, "refused",
+                         "only root and the keeper's own user are answered");
+    case LINE_SERVER_TOO_MANY:
         log_warn("control.refused", "why=limit");
-        refuse(fd, "failed", "too many clients");
-    } else {
-        client_new(s, fd);
+        return put_error(out, "failed", "too many clients");
     }
+    return 0;
 }
+
+static const struct line_server_kind kind = {
+    .clients_max = CONTROL_CLIENTS_MAX,
+    .line_max = CONTROL_LINE_MAX,
+    .client_ms = CONTROL_CLIENT_MS,
+    .is_single = true,
+    .request = on_request,
+    .refuse = on_refused,
+    .is_allowed = is_outside,
+};
 
 /* -- life ---------------------------------------------------------------------------- */
 
@@ -368,16 +280,12 @@ struct control_socket *control_socket_new(struct keeper *k, struct loop *l,
         return NULL;
     }
     s->keeper = k;
-    s->loop = l;
     make_parents(path);
-    s->fd = localpath_listen(path, &s->path, e);
-    if (s->fd >= 0)
-        s->io = loop_io_start(l, s->fd, on_accept, s, e);
-    if (!s->io) {
+    s->lines = line_server_new(l, path, &kind, s, e);
+    if (!s->lines) {
         control_socket_free(s);
         return NULL;
     }
-    loop_io_want(s->io, LOOP_READ);
     return s;
 }
 
@@ -385,11 +293,8 @@ void control_socket_free(struct control_socket *s)
 {
     if (!s)
         return;
-    while (s->clients)
-        client_close(s->clients);
-    if (s->io)
-        loop_io_stop(&s->io);
-    sock_close(&s->fd);
-    localpath_remove(&s->path);
+    line_server_free(s->lines);
+    for (struct job *j = s->jobs; j; j = j->next)
+        j->socket = NULL;
     mem_free(s);
 }

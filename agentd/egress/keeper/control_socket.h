@@ -9,8 +9,9 @@
  *   {"op":"status"}  {"op":"status","name":"x"}
  *   -> {"ok":true,...}  or  {"ok":false,"error":"...","code":"not-found|refused|config|failed"}
  *
- * Only uid 0 or the keeper's own uid is answered (SO_PEERCRED); others get code
- * "refused". The policy is sent as text: the client reads files with its own rights.
+ * Only uid 0 or the keeper's own uid is answered (SO_PEERCRED), and nobody from inside of
+ * a sandbox (asker); others get code "refused". The policy is sent as text: the client
+ * reads files with its own rights.
  * Limits  CONTROL_*.
  */
 #ifndef AGENTD_EGRESS_KEEPER_CONTROL_SOCKET_H
