@@ -15,6 +15,19 @@ from engines import Service
 from processes import wait_until
 from test_n_engines import PROBER
 
+HOLDER = """
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 53))
+print("in", flush=True)
+time.sleep(1000)
+"""
+ASK = """
+import socket, sys
+question = b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3web\\7example\\4test\\0\\0\\1\\0\\1"
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(question, (sys.argv[1], 53))
+"""
 NUMBERS = itertools.count(1)
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="left out: namespaces with veth need root")]
@@ -86,3 +99,27 @@ def test_nor_when_it_ends_while_there_is_no_service(lab, service, room):
     assert service.status() == []
     assert room.second.alive()
     assert lab.packets(mark) == []
+
+
+def test_a_name_server_of_the_hosts_in_the_way_is_said(lab, service, room):
+    """It does not share its port, so answers to the sandbox cannot leave from there."""
+    def hold(address):
+        p = Process(lab.host_argv() + [sys.executable, "-c", HOLDER, address])
+        p.wait_line(lambda line: line == "in")
+        return p
+
+    def reasons(wanted):
+        return service.wait_enforced("room", wanted)["reasons"]
+
+    server = hold("0.0.0.0")
+    said = reasons(False)
+    assert len(said) == 1 and "UDP port 53 at all addresses" in said[0], said
+    server.kill()
+    reasons(True)
+    server = hold("10.66.0.1")
+    reasons(True)  # nobody asks there
+    sh(NSENTER, "--net=/run/netns/" + room.ns, sys.executable, "-c", ASK, "10.66.0.1")
+    said = reasons(False)
+    assert len(said) == 1 and "UDP port 53 at 10.66.0.1" in said[0], said
+    server.kill()
+    reasons(True)

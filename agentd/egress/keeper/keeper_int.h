@@ -30,6 +30,7 @@
 #define KEEPER_VERIFY_MAX 16  /* sandboxes whose rules are compared in one round */
 #define KEEPER_ASK_MAX    256 /* sandboxes whose counts are asked for in one round */
 #define KEEPER_TURN       64  /* records of the guard in one turn of the loop */
+#define KEEPER_MUTE_MAX   300 /* bytes of a reason */
 
 enum kept_state {
     KEPT_ADDING,
@@ -97,6 +98,7 @@ struct kept {
     bool is_verified;  /* at the last look the kernel's table was what it should be */
     char reason[KEEPER_REASON_MAX]; /* why not, or what else breaks it; "" */
     struct veth_reasons veth_reasons;
+    struct ip_addr mute; /* VETH: from there no answer could be sent; family 0: none */
     uint32_t restored;
     struct kept_rate who_rate, reply_rate, log_rate, restore_rate;
     struct channel_counts counts;
@@ -208,6 +210,9 @@ void guard_answer(struct keeper *k, struct channel_msg *m);
 /** A record of the guard. False: no guard sends such; it is ended. */
 bool keeper_request(struct keeper *k, struct channel_msg *m);
 void keeper_who(struct kept *s, const struct channel_msg *ask, struct channel_msg *ret);
+/** VETH: does a program of the host hold the port that answers about names are sent from,
+ *  at this moment? True: *ret says so. */
+bool keeper_is_mute(const struct kept *s, char ret[KEEPER_MUTE_MAX]);
 
 /* -- keeper_host.c ------------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agentd/egress/guard/names.h"
@@ -120,7 +121,7 @@ static int turn_away(int fd, const struct sock_addr *at, struct err *e)
                                                : 0;
 }
 
-static int reply_socket(struct kept *s, const struct ip_addr *a, struct err *e)
+static int reply_socket(const struct kept *s, const struct ip_addr *a, struct err *e)
 {
     bool is6 = a->family == AF_INET6;
     struct netns *ns = s->tier == EGRESS_SEALED ? s->ns : NULL;
@@ -149,6 +150,41 @@ static int reply_socket(struct kept *s, const struct ip_addr *a, struct err *e)
     return fd;
 }
 
+static bool is_taken(const struct kept *s, const struct ip_addr *a)
+{
+    struct err e = {0};
+    int fd = reply_socket(s, a, &e);
+
+    if (fd >= 0)
+        sock_close(&fd);
+    return fd < 0 && e.sys == EADDRINUSE;
+}
+
+/* Asked of the kernel each time, so that it ends when its cause does. An address for
+ * documentation is nobody's: it is taken only where all addresses are. */
+bool keeper_is_mute(const struct kept *s, char ret[KEEPER_MUTE_MAX])
+{
+    static const struct ip_addr nobodys = {AF_INET, {192, 0, 2, 53}};
+    char ip[IP_TEXT_MAX];
+    const char *where = NULL;
+
+    if (s->tier != EGRESS_VETH)
+        return false;
+    if (is_taken(s, &nobodys))
+        where = "all addresses";
+    else if (s->mute.family != 0 && is_taken(s, &s->mute))
+        where = ip_print(&s->mute, ip);
+    if (where)
+        (void)snprintf(
+            ret, KEEPER_MUTE_MAX,
+            "a program of the host holds UDP port 53 at %s without "
+            "SO_REUSEADDR, so no answer about names can be sent from there: let "
+            "that name server (`ss -lunp 'sport = :53'` tells which) listen at "
+            "addresses that no sandbox asks",
+            where); /* it fits */
+    return where != NULL;
+}
+
 static void on_want_reply(struct kept *s, const struct channel_msg *m)
 {
     struct keeper *k = s->keeper;
@@ -165,6 +201,8 @@ static void on_want_reply(struct kept *s, const struct channel_msg *m)
         answer.fd[CHANNEL_FD_REPLY] = reply_socket(s, &m->to, &e);
     if (answer.error == 0 && answer.fd[CHANNEL_FD_REPLY] < 0) {
         answer.error = e.sys > 0 && e.sys < 4096 ? e.sys : EIO;
+        if (e.sys == EADDRINUSE)
+            s->mute = m->to;
         if (kept_rate_ok(&s->log_rate, loop_now(k->loop), 1))
             log_warn("reply.socket", "sandbox=%s error=%s", s->name, log_e(&e));
     }

@@ -33,9 +33,12 @@ static void add_reason(struct reasons *r, const char *text)
 static void add_veth_reasons(const struct kept *s, struct reasons *r)
 {
     const struct keeper *k = s->keeper;
+    char mute[KEEPER_MUTE_MAX];
 
     if (s->tier != EGRESS_VETH)
         return;
+    if (keeper_is_mute(s, mute))
+        add_reason(r, mute);
     for (unsigned i = 0; i < s->veth_reasons.n; i++)
         add_reason(r, s->veth_reasons.text[i]);
     if (k->host_reason[0])

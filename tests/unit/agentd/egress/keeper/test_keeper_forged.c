@@ -4,6 +4,7 @@
 #include "agentd/egress/keeper/keeper_int.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -225,6 +226,54 @@ static void reply_sockets_are_few_a_second(void **state)
     assert_in_range(n, 1, 32);
 }
 
+/* A name server as others write them: without SO_REUSEADDR. */
+static int name_server(const char *at)
+{
+    struct sock_addr a;
+    int fd;
+
+    assert_int_equal(sock_parse_ip(span_str(at), 53, &a), 0);
+    fd = socket(a.u.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, &a.u.sa, a.len), 0);
+    return fd;
+}
+
+static void says_where_it_is_mute(const struct kept *k, const char *where)
+{
+    char why[KEEPER_MUTE_MAX] = "", want[64];
+
+    (void)snprintf(want, sizeof want, "UDP port 53 at %s without SO_REUSEADDR", where);
+    assert_true(keeper_is_mute(k, why));
+    if (!strstr(why, want) || !strstr(why, "no sandbox asks"))
+        fail_msg("no %s in: %s", want, why);
+}
+
+/* The sandbox is of the veth tier for this: its replies leave from our own namespace. */
+static void a_name_server_of_the_hosts_in_the_way_is_said(void **state)
+{
+    struct scene *s = *state;
+    struct kept *k = keeper_find(s->k.keeper, "box");
+    char why[KEEPER_MUTE_MAX];
+    int server = name_server("0.0.0.0"), fd;
+
+    assert_false(keeper_is_mute(k, why)); /* not of a sealed one */
+    k->tier = EGRESS_VETH;
+    memcpy(k->veth.way, "lo", 3);
+    says_where_it_is_mute(k, "all addresses"); /* before anybody asks */
+    close(server);
+    assert_false(keeper_is_mute(k, why));
+
+    server = name_server("127.0.0.1");
+    assert_false(keeper_is_mute(k, why)); /* nobody asks there */
+    assert_int_equal(want(s, "127.0.0.1", 53, IPPROTO_UDP, &fd), EADDRINUSE);
+    says_where_it_is_mute(k, "127.0.0.1");
+    close(server);
+    assert_false(keeper_is_mute(k, why));
+    assert_int_equal(want(s, "127.0.0.1", 53, IPPROTO_UDP, &fd), 0);
+    close(fd);
+    k->tier = EGRESS_SEALED;
+}
+
 static void who_it_is_has_an_answer_for_anything(void **state)
 {
     struct scene *s = *state;
@@ -268,6 +317,7 @@ int main(int argc, char **argv)
         T(answers_to_nothing_change_nothing),
         T(a_reply_socket_is_bound_to_the_name_servers_port_only),
         T(reply_sockets_are_few_a_second),
+        T(a_name_server_of_the_hosts_in_the_way_is_said),
         T(who_it_is_has_an_answer_for_anything),
         T(a_proposal_that_is_no_policy_is_dropped),
     };
