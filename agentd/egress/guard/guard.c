@@ -115,7 +115,8 @@ static void propose(struct guard_process *g, struct ward *w)
     struct err e = {0};
 
     channel_msg_init(&m, CHANNEL_PROPOSAL, w->index);
-    if (learn_print(w->learn, w->name, &text) < 0 || buf_add(&text, "", 1) < 0) {
+    if (learn_print(w->learn, w->policy, clock_wall_s(), w->name, &text) < 0 ||
+        buf_add(&text, "", 1) < 0) {
         log_err("guard.proposal", "sandbox=%s error=%s", w->name, log_q("no memory"));
         return;
     }

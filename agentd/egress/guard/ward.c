@@ -14,8 +14,13 @@ void ward_decide(const struct ward *w, const struct target *t, struct verdict *r
 
 void ward_learn(struct ward *w, const struct target *t)
 {
+    struct verdict v;
+
     if (w->learn == NULL || t->port == 0)
         return;
+    decide(w->policy, &w->guard->floor, t, clock_wall_s(), &v);
+    if (v.stage == VERDICT_DENY)
+        return; /* a network's rule too, which the name alone does not tell */
     if (t->name != NULL)
         learn_name(w->learn, t->name, t->port);
     else if (t->addr.family != 0)

@@ -56,7 +56,7 @@ struct ward {
 void ward_decide(const struct ward *w, const struct target *t, struct verdict *ret,
                  bool *ret_would_refuse);
 /** A connection is made to t: in mode learn it is to be in the policy that is
- *  proposed. */
+ *  proposed, unless a deny rule names it. */
 void ward_learn(struct ward *w, const struct target *t);
 /** A refusal's record, with what the ward knows filled in: sandbox, policy, time, and
  *  kind and by where they are 0: the guard's own is of TCP. pid 0 and uid UINT32_MAX are

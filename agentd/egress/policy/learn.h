@@ -19,6 +19,7 @@
  * registrable domain, and never for the domain itself. */
 #define LEARN_SIBLINGS 4
 
+struct policy;
 struct learn;
 struct learn *learn_new(void); /* NULL: no memory */
 void learn_free(struct learn *l);
@@ -28,8 +29,12 @@ void learn_addr(struct learn *l, const struct ip_addr *a, uint16_t port);
 size_t learn_count(const struct learn *l);
 size_t learn_dropped(const struct learn *l);
 /** Append the policy (JSON, mode enforce). The same things in any order give the same
- *  text. 0, or -1: no memory, nothing appended. */
-int learn_print(const struct learn *l, const char *policy_name, struct buf *out);
+ *  text.
+ *  @under  what is named by a deny rule of this one that lives at `now_s` (wall clock)
+ *          is not in it, nor a wildcard over such a name; NULL: none
+ *  0, or -1: no memory, nothing appended. */
+int learn_print(const struct learn *l, const struct policy *under, int64_t now_s,
+                const char *policy_name, struct buf *out);
 
 /** The i-th thing, as it came; for learn_print.c. */
 struct learn_thing {

@@ -4,9 +4,13 @@
  * port) are one wildcard when there are LEARN_SIBLINGS of them and the parent is
  * somebody's own name; what a wildcard above stands for anyway is left out. So the policy
  * allows what was seen and, with a wildcard, its siblings, and no port that was not seen.
+ *
+ * What a deny rule names was reached all the same while learning, or is a sibling that was
+ * not; whoever wrote that rule wants neither.
  */
 #include <stdlib.h>
 
+#include "agentd/egress/policy/decision.h"
 #include "agentd/egress/policy/learn.h"
 #include "agentd/egress/policy/policy.h"
 #include "agentd/egress/policy/suffix.h"
@@ -96,6 +100,79 @@ static void find_wildcards(struct rows *r)
     qsort(wild, r->n_wild, sizeof(wild[0]), by_name);
 }
 
+/* -- what deny rules name ------------------------------------------------------------ */
+
+static bool is_denied(const struct policy *p, const struct learn_thing *t, int64_t now_s)
+{
+    struct target to = {.name = t->addr.family == 0 ? t->name : NULL,
+                        .addr = t->addr,
+                        .port = t->port,
+                        .protocol = IPPROTO_TCP};
+    struct verdict v;
+
+    if (p == NULL)
+        return false;
+    decide(p, NULL, &to, now_s, &v);
+    return v.stage == VERDICT_DENY;
+}
+
+static bool has_port(const struct policy_rule *rule, uint16_t port)
+{
+    for (size_t i = 0; i < rule->n_ports; i++)
+        if (port >= rule->ports[i].first && port <= rule->ports[i].last)
+            return true;
+    return false;
+}
+
+static int by_name_only(const void *x, const void *y)
+{
+    const struct row *a = x, *b = y;
+
+    return strcmp(a->name, b->name);
+}
+
+/* Wildcards over `name`, on the rule's ports, are not proposed: their port becomes 0. */
+static void strike(const struct rows *r, const char *name, const struct policy_rule *rule)
+{
+    struct row *wild = r->row + r->n, *end = wild + r->n_wild;
+    const struct row key = {.name = name};
+    struct row *w = bsearch(&key, wild, r->n_wild, sizeof(*wild), by_name_only);
+
+    if (w == NULL)
+        return;
+    while (w > wild && strcmp(w[-1].name, name) == 0)
+        w--;
+    for (; w < end && strcmp(w->name, name) == 0; w++)
+        if (has_port(rule, w->port))
+            w->port = 0;
+}
+
+/* A rule above a wildcard denies the siblings too, and there is no such wildcard then. */
+static void strike_denied(struct rows *r, const struct policy *p, int64_t now_s)
+{
+    size_t n = 0, n_left = 0;
+    const struct policy_rule *rule = p != NULL ? policy_rules(p, &n) : NULL;
+    struct row *wild = r->row + r->n;
+
+    for (size_t i = 0; i < n && r->n_wild > 0; i++) {
+        const char *name = rule[i].name;
+
+        if (rule[i].list != POLICY_DENY || rule[i].is_net ||
+            (rule[i].expires_s != 0 && rule[i].expires_s <= now_s))
+            continue;
+        if (!rule[i].is_wildcard)
+            name = parent_of(name);
+        for (; name[0] != '\0'; name = parent_of(name))
+            strike(r, name, &rule[i]);
+    }
+    for (size_t i = 0; i < r->n_wild; i++)
+        if (wild[i].port != 0)
+            wild[n_left++] = wild[i];
+    r->n_wild = n_left;
+}
+
+/* -- in words ------------------------------------------------------------------------ */
+
 /* Does a wildcard above it, within the labels that one stands for, cover it? */
 static bool is_covered(const struct rows *r, const struct row *row)
 {
@@ -160,28 +237,34 @@ static int print(const struct rows *r, const char *policy_name, struct buf *out)
     return buf_adds(out, "]\n}\n");
 }
 
-int learn_print(const struct learn *l, const char *policy_name, struct buf *out)
+int learn_print(const struct learn *l, const struct policy *under, int64_t now_s,
+                const char *policy_name, struct buf *out)
 {
-    struct rows r = {.n = learn_count(l)};
-    size_t start = out->len;
+    size_t all = learn_count(l), start = out->len;
+    struct rows r = {.n = 0};
     int rc;
 
     /* One wildcard for LEARN_SIBLINGS things is the most there can be. */
-    r.row = mem_zalloc(r.n + r.n / LEARN_SIBLINGS + 1, sizeof(*r.row));
+    r.row = mem_zalloc(all + all / LEARN_SIBLINGS + 1, sizeof(*r.row));
     if (r.row == NULL)
         return -1;
-    for (size_t i = 0; i < r.n; i++) {
+    for (size_t i = 0; i < all; i++) {
         const struct learn_thing *t = learn_at(l, i);
+        struct row *row = &r.row[r.n];
 
-        r.row[i].addr = &t->addr;
-        r.row[i].port = t->port;
+        if (is_denied(under, t, now_s))
+            continue;
+        row->addr = &t->addr;
+        row->port = t->port;
         if (t->addr.family == 0) {
-            r.row[i].name = t->name;
-            r.row[i].parent = parent_of(t->name);
+            row->name = t->name;
+            row->parent = parent_of(t->name);
         }
+        r.n++;
     }
     qsort(r.row, r.n, sizeof(*r.row), by_siblings);
     find_wildcards(&r);
+    strike_denied(&r, under, now_s);
     rc = print(&r, policy_name, out);
     if (rc < 0)
         out->len = start;

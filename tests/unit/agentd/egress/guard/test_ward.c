@@ -25,7 +25,7 @@ static struct policy *policy(const char *mode)
 
     (void)snprintf(text, sizeof(text),
                    "{\"version\":1,\"mode\":\"%s\",\"allow\":[\"api.example.com\"],"
-                   "\"deny\":[\"evil.example.com:443\"]}",
+                   "\"deny\":[\"evil.example.com:443\",\"192.0.3.1:443\"]}",
                    mode);
     return policy_text(text);
 }
@@ -148,6 +148,24 @@ static void only_connections_of_mode_learn_are_learned(void **state)
     assert_int_equal(learn_count(s->w.learn), 2);
 }
 
+static void what_a_deny_rule_names_is_not_learned(void **state)
+{
+    struct scene *s = *state;
+    struct target name = {.name = "evil.example.com", .port = 443};
+    struct target other = {
+        .name = "a.example.com", .addr = {AF_INET, {192, 0, 3, 1}}, .port = 443};
+
+    s->w.learn = learn_new();
+    ward_learn(&s->w, &name);
+    ward_learn(&s->w, &other); /* its address */
+    assert_int_equal(learn_count(s->w.learn), 0);
+    name.port = 8443;
+    other.addr.bytes[3] = 2;
+    ward_learn(&s->w, &name);
+    ward_learn(&s->w, &other);
+    assert_int_equal(learn_count(s->w.learn), 2);
+}
+
 static void records_are_filled_in_and_counted(void **state)
 {
     struct scene *s = *state;
@@ -202,6 +220,7 @@ int main(void)
         SCENE(audit_and_learn_allow_and_say_that_they_would_not),
         SCENE(no_mode_allows_the_floor),
         SCENE(only_connections_of_mode_learn_are_learned),
+        SCENE(what_a_deny_rule_names_is_not_learned),
         SCENE(records_are_filled_in_and_counted),
     };
 

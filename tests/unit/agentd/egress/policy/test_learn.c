@@ -6,7 +6,10 @@
 #include <stdio.h>
 
 #include "agentd/egress/policy/decision.h"
+#include "tests/support/policy_text.h"
 #include "tests/support/test.h"
+
+#define NOW 1700000000
 
 static struct ip_addr ip(const char *text)
 {
@@ -16,7 +19,7 @@ static struct ip_addr ip(const char *text)
     return a;
 }
 
-static struct policy *compiled(const struct learn *l)
+static struct policy *compiled_under(const struct learn *l, const struct policy *under)
 {
     AUTO(buf_done)
     struct buf text = BUF_INIT;
@@ -24,7 +27,7 @@ static struct policy *compiled(const struct learn *l)
     struct policy *p;
 
     faults = (struct policy_faults){.n = 0};
-    assert_int_equal(learn_print(l, "demo", &text), 0);
+    assert_int_equal(learn_print(l, under, NOW, "demo", &text), 0);
     p = policy_compile(buf_span(&text), NULL, &faults);
     if (p == NULL)
         fail_msg("%s: %s\n%.*s", faults.at[0].path, faults.at[0].text,
@@ -32,6 +35,11 @@ static struct policy *compiled(const struct learn *l)
     for (size_t i = 0; i < faults.n; i++)
         print_message("%s: %s\n", faults.at[i].path, faults.at[i].text);
     return p;
+}
+
+static struct policy *compiled(const struct learn *l)
+{
+    return compiled_under(l, NULL);
 }
 
 static bool allows(const struct policy *p, const char *name, const char *addr,
@@ -42,7 +50,7 @@ static bool allows(const struct policy *p, const char *name, const char *addr,
 
     if (addr != NULL)
         t.addr = ip(addr);
-    decide(p, NULL, &t, 1700000000, &v);
+    decide(p, NULL, &t, NOW, &v);
     return v.allowed;
 }
 
@@ -141,8 +149,8 @@ static void the_order_of_seeing_does_not_matter(void **state)
     struct learn *x = learned(false), *y = learned(true);
 
     UNUSED_ARG(state);
-    assert_int_equal(learn_print(x, "demo", &a), 0);
-    assert_int_equal(learn_print(y, "demo", &b), 0);
+    assert_int_equal(learn_print(x, NULL, NOW, "demo", &a), 0);
+    assert_int_equal(learn_print(y, NULL, NOW, "demo", &b), 0);
     assert_true(span_eq(buf_span(&a), buf_span(&b)));
     learn_free(x);
     learn_free(y);
@@ -224,6 +232,80 @@ static void more_than_fits_is_counted(void **state)
     learn_free(l);
 }
 
+static void learn_siblings(struct learn *l, const char *parent, uint16_t port)
+{
+    char name[64];
+
+    for (unsigned i = 0; i < LEARN_SIBLINGS; i++) {
+        (void)snprintf(name, sizeof(name), "n%u.%s", i, parent);
+        learn_name(l, name, port);
+    }
+}
+
+static void what_a_deny_rule_names_is_not_proposed(void **state)
+{
+    struct policy *under = policy_text(
+        "{\"version\":1,\"mode\":\"learn\",\"deny\":["
+        "\"evil.example.com\",\"*.bad.example:1-1024\",\"203.0.113.0/24:22\","
+        "{\"to\":{\"domain\":\"was.example.com\"},\"expires\":\"2001-01-01T00:00:00Z\"}]"
+        "}");
+    struct ip_addr a = ip("203.0.113.7");
+    struct learn *l = learn_new();
+    struct policy *p;
+
+    UNUSED_ARG(state);
+    learn_name(l, "evil.example.com", 443);
+    learn_name(l, "evil.example.com", 8443); /* not that port */
+    learn_name(l, "was.example.com", 443);   /* no more */
+    learn_name(l, "x.bad.example", 443);
+    learn_name(l, "x.bad.example", 8443);
+    learn_name(l, "bad.example", 443); /* the apex */
+    learn_addr(l, &a, 22);
+    learn_addr(l, &a, 23);
+    p = compiled_under(l, under);
+    assert_int_equal(count_rules(p), 5);
+    assert_false(allows(p, "evil.example.com", NULL, 443));
+    assert_true(allows(p, "evil.example.com", NULL, 8443));
+    assert_true(allows(p, "was.example.com", NULL, 443));
+    assert_false(allows(p, "x.bad.example", NULL, 443));
+    assert_true(allows(p, "x.bad.example", NULL, 8443));
+    assert_true(allows(p, "bad.example", NULL, 443));
+    assert_false(allows(p, NULL, "203.0.113.7", 22));
+    assert_true(allows(p, NULL, "203.0.113.7", 23));
+    policy_unref(p);
+    policy_unref(under);
+    learn_free(l);
+}
+
+static void a_wildcard_over_what_a_deny_rule_names_is_not_proposed(void **state)
+{
+    struct policy *under =
+        policy_text("{\"version\":1,\"mode\":\"learn\",\"deny\":[\"evil.a.example\","
+                    "\"*.deep.evil.b.example\",\"*.c.example\",\"evil.d.example:22\"]}");
+    struct learn *l = learn_new();
+    struct policy *p;
+
+    UNUSED_ARG(state);
+    learn_siblings(l, "a.example", 443);
+    learn_siblings(l, "a.example", 8443);
+    learn_siblings(l, "b.example", 443);
+    learn_siblings(l, "c.example", 443);
+    learn_siblings(l, "d.example", 443);
+    p = compiled_under(l, under);
+    assert_true(allows(p, "n0.a.example", NULL, 443));
+    assert_false(allows(p, "evil.a.example", NULL, 443));
+    assert_true(allows(p, "new.a.example", NULL, 8443)); /* a deny rule has port 443 */
+    assert_true(allows(p, "n0.b.example", NULL, 443));
+    assert_false(allows(p, "x.deep.evil.b.example", NULL, 443));
+    assert_false(allows(p, "n0.c.example", NULL, 443));
+    assert_true(allows(p, "new.d.example", NULL, 443));
+    assert_false(allows(p, "new.d.example", NULL, 22));
+    assert_int_equal(count_rules(p), 2 * LEARN_SIBLINGS + 2);
+    policy_unref(p);
+    policy_unref(under);
+    learn_free(l);
+}
+
 static int one_life(void)
 {
     AUTO(buf_done)
@@ -237,7 +319,7 @@ static int one_life(void)
         if (seen[i].name != NULL)
             learn_name(l, seen[i].name, seen[i].port);
     if (learn_dropped(l) == 0)
-        rc = learn_print(l, "demo", &out);
+        rc = learn_print(l, NULL, NOW, "demo", &out);
     if (rc < 0)
         assert_int_equal(out.len, 0);
     learn_free(l);
@@ -259,6 +341,8 @@ int main(void)
         cmocka_unit_test(three_siblings_are_three_names),
         cmocka_unit_test(nothing_seen_is_nothing_allowed),
         cmocka_unit_test(more_than_fits_is_counted),
+        cmocka_unit_test(what_a_deny_rule_names_is_not_proposed),
+        cmocka_unit_test(a_wildcard_over_what_a_deny_rule_names_is_not_proposed),
         cmocka_unit_test(without_memory_nothing_is_left_behind),
     };
 
