@@ -77,6 +77,30 @@ void build_warn(struct policy_build *b, const char *path, const char *fmt, ...)
     va_end(ap);
 }
 
+static void print_place(const struct rule_place *place, enum policy_list list,
+                        char out[POLICY_PATH_MAX])
+{
+    if (place->source->is_list)
+        (void)snprintf(out, POLICY_PATH_MAX, "line %u", place->item);
+    else
+        (void)snprintf(out, POLICY_PATH_MAX, "%s[%u]", place->source->list_name[list],
+                       place->item);
+}
+
+const char *build_rule_place(const struct policy_build *b, const struct policy_rule *r,
+                             const struct policy_rule *from, char out[POLICY_PATH_MAX])
+{
+    const struct rule_place *place = &b->place[r->list][r->number];
+    size_t n;
+
+    print_place(place, r->list, out);
+    n = strlen(out);
+    if (place->source != b->place[from->list][from->number].source)
+        (void)snprintf(out + n, POLICY_PATH_MAX - n, " of %.32s",
+                       place->source->file[0] ? place->source->file : "this policy");
+    return out;
+}
+
 void build_rule_fault(struct policy_build *b, bool is_warning, enum policy_list list,
                       size_t i, const char *fmt, ...)
 {
@@ -84,11 +108,7 @@ void build_rule_fault(struct policy_build *b, bool is_warning, enum policy_list 
     char path[POLICY_PATH_MAX];
     va_list ap;
 
-    if (place->source->is_list)
-        (void)snprintf(path, sizeof path, "line %u", place->item);
-    else
-        (void)snprintf(path, sizeof path, "%s[%u]", place->source->list_name[list],
-                       place->item);
+    print_place(place, list, path);
     va_start(ap, fmt);
     fault_add(b, place->source, is_warning, path, fmt, ap);
     va_end(ap);

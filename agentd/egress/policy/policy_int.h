@@ -96,6 +96,10 @@ void build_warn(struct policy_build *b, const char *path, const char *fmt, ...)
 /** A fault of a rule that has been read. */
 void build_rule_fault(struct policy_build *b, bool is_warning, enum policy_list list,
                       size_t i, const char *fmt, ...) PRINTF_LIKE(5, 6);
+/** Where r was written, as the fault of another rule says it: "deny[0]", "line 3", with
+ *  " of FILE" where that one stands elsewhere. Returns `out`. */
+const char *build_rule_place(const struct policy_build *b, const struct policy_rule *r,
+                             const struct policy_rule *from, char out[POLICY_PATH_MAX]);
 void build_no_memory(struct policy_build *b);
 /** Make `text` the source being read; the one before is to be put back by the caller. */
 struct policy_source *build_source(struct policy_build *b, const char *file);

@@ -92,11 +92,11 @@ static void lint_deny(struct policy_build *b, size_t i)
 {
     const struct policy_rule *r = &b->p->rule[i];
     const struct policy_rule *cover = find_cover(b, POLICY_DENY, r);
+    char at[POLICY_PATH_MAX];
 
     if (cover)
-        build_rule_fault(b, true, POLICY_DENY, i,
-                         "%.60s is denied by rule %u, %.60s, too", r->text,
-                         cover->number + 1, cover->text);
+        build_rule_fault(b, true, POLICY_DENY, i, "%.60s is denied by %s, %.60s, too",
+                         r->text, build_rule_place(b, cover, r, at), cover->text);
     if (b->place[POLICY_DENY][i].is_port_implied && leaves_open(b, r))
         build_rule_fault(b, true, POLICY_DENY, i,
                          "%.80s denies port 443 alone and others stay open; for all of "
@@ -108,22 +108,23 @@ static void lint_allow(struct policy_build *b, size_t i, bool *drop)
 {
     const struct policy_rule *r = &b->p->rule[b->p->n_deny + i];
     const struct policy_rule *deny = find_cover(b, POLICY_DENY, r), *cover;
+    char at[POLICY_PATH_MAX];
 
     if (deny) {
         *drop = b->place[POLICY_ALLOW][i].source->is_import;
-        build_rule_fault(b, *drop, POLICY_ALLOW, i,
-                         "%.60s can never be reached: deny rule %u, %.60s, covers it and "
-                         "deny beats allow",
-                         r->text, deny->number + 1, deny->text);
+        build_rule_fault(
+            b, *drop, POLICY_ALLOW, i,
+            "%.50s can never be reached: %s, %.50s, covers it and deny beats "
+            "allow",
+            r->text, build_rule_place(b, deny, r, at), deny->text);
         return;
     }
     if (b->place[POLICY_ALLOW][i].is_expanded)
         return;
     cover = find_cover(b, POLICY_ALLOW, r);
     if (cover && !r->has_limits && !r->is_unchecked)
-        build_rule_fault(b, true, POLICY_ALLOW, i,
-                         "%.60s is allowed by rule %u, %.60s, too", r->text,
-                         cover->number + 1, cover->text);
+        build_rule_fault(b, true, POLICY_ALLOW, i, "%.60s is allowed by %s, %.60s, too",
+                         r->text, build_rule_place(b, cover, r, at), cover->text);
     if (r->is_net && r->net.bits < 8) {
         const struct ip_net *private;
         size_t n = ip_class_nets(false, &private);

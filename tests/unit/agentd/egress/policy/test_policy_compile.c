@@ -340,9 +340,9 @@ static const struct {
     /* never matched */
     {"{\"version\": 1, \"deny\": [\"*.b.example:1-65535\"], \"allow\": [\"b.example\",\n"
      "\"a.b.example\"]}",
-     2, "allow[1]", "deny rule 1, *.b.example:1-65535/tcp, covers it"},
+     2, "allow[1]", ": deny[0], *.b.example:1-65535/tcp, covers it"},
     {"{\"version\": 1, \"deny\": [\"10.0.0.0/8\"], \"allow\": [\n\"10.1.0.0/16\"]}", 2,
-     "allow[0]", "deny rule 1"},
+     "allow[0]", ": deny[0], 10.0.0.0/8"},
     /* the rest */
     {ROOT("\"dns\": {\"upstream\": []}"), 2, "dns.upstream", "1 to 8"},
     {ROOT("\"dns\": {\"upstream\": \"192.0.2.1\"}"), 2, "dns.upstream", "list"},
@@ -452,10 +452,12 @@ static void warnings_do_not_refuse(void **state)
     static const struct {
         const char *text, *path, *says;
     } rows[] = {
-        {ALLOW("\"a.example\", \"a.example:443\""), "allow[1]", "by rule 1"},
-        {ALLOW("\"a.b.example\", \"*.b.example\""), "allow[0]", "by rule 2"},
-        {ALLOW("\"203.0.113.7\", \"203.0.113.0/24:1-1000\""), "allow[0]", "by rule 2"},
-        {DENY("\"*.b.example\", \"a.b.example\""), "deny[1]", "by rule 1"},
+        {ALLOW("\"a.example\", \"a.example:443\""), "allow[1]", "by allow[0], a.example"},
+        {ALLOW("\"a.b.example\", \"*.b.example\""), "allow[0]",
+         "by allow[1], *.b.example"},
+        {ALLOW("\"203.0.113.7\", \"203.0.113.0/24:1-1000\""), "allow[0]",
+         "by allow[1], 203"},
+        {DENY("\"*.b.example\", \"a.b.example\""), "deny[1]", "by deny[0], *.b.example"},
         {ALLOW("{\"to\": \"a.example\", \"expires\": \"2001-01-01T00:00:00Z\"}"),
          "allow[0]", "ended 2001-01-01T00:00:00Z"},
         {ALLOW("\"0.0.0.0/0\""), "allow[0]", "private networks as well"},
@@ -469,7 +471,13 @@ static void warnings_do_not_refuse(void **state)
         {"{\"denyOut\": [\"1.1.1.1\"]}", "", "private networks"},
         {"{\"allowOut\": [\"1.1.1.1\"], \"denyOut\": [\"0.0.0.0/0\", \"1.1.1.1\"]}",
          "allowOut[0]", "never be reached"},
+        {"{\"allowOut\": [\"1.1.1.1\"], \"denyOut\": [\"0.0.0.0/0\", \"1.1.1.1\"]}",
+         "allowOut[0]", "denyOut[1], 1.1.1.1"},
         {"a.example\n", "", "port 443 alone"},
+        {"{\"version\": 1, \"extends\": \"./base.json\", \"allow\": [\"a.example\","
+         " \"base.example.com\"]}",
+         "allow[1]", "by allow[0] of base.json, base.example.com"},
+        {"a.example\n\na.example\n", "", "by line 1, a.example"},
     };
 
     (void)state;
