@@ -27,6 +27,7 @@ SETPRIV = program("setpriv")
 NAMESERVER = "203.0.113.53"
 DOMAIN = "example.test"  # the world's certificate covers it and *.example.test
 ORDINARY = 54321         # a uid that is nobody here
+REACH = (ROOT / "tests/e2e/reach_inside.py").read_text()
 MARKER = ("203.0.113.1", 9)  # UDP, from the host itself: see Lab.settle()
 SERVERS_S = 0.2              # the world's servers, a thread a connection, write what they were sent
 ZONE = {

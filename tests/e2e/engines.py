@@ -13,8 +13,10 @@ import pathlib
 import subprocess
 import tarfile
 
+import pytest
+
 from conftest import ROOT, Process, program
-from egress_lab import IP, NAMESERVER, NSENTER, sh
+from egress_lab import IP, NAMESERVER, NSENTER, REACH, sh
 from processes import wait_until
 
 UNSHARE = program("unshare")
@@ -23,33 +25,6 @@ DOCKER = "/usr/bin/docker"  # Debian's, as the daemon's
 NUMBERS = itertools.count(1)
 RESOLV = "nameserver %s\noptions timeout:1 attempts:2\n" % NAMESERVER
 
-# Asks for each [kind, host, port] at once, as the first thing that a container does.
-PROBE = r"""
-import json, socket, sys, time
-def one(kind, host, port):
-    start = time.monotonic()
-    try:
-        if kind == "udp":
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-                s.settimeout(wait)
-                s.connect((host, port))
-                s.send(b"x" * 1200)
-                s.recv(100)
-        else:
-            with socket.create_connection((host, port), wait) as s:
-                if kind == "http":
-                    s.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % host.encode())
-                first = s.recv(400)
-                if not first or b" 403 " in first[:20]:
-                    return "refused"
-        return "answered"
-    except TimeoutError:
-        return "silent"
-    except OSError:
-        return "refused"
-wait = float(sys.argv[2])
-print(json.dumps([one(*t) for t in json.loads(sys.argv[1])]))
-"""
 ALLOWED = [["http", "web.example.test", 80], ["tcp", "db.example.test", 5432]]
 DENIED = [["http", "evil.test", 80], ["tcp", "203.0.113.66", 9999], ["tcp", "203.0.113.12", 22],
           ["udp", "203.0.113.66", 9999], ["tcp", "169.254.169.254", 80]]
@@ -157,6 +132,21 @@ class Service:
 
     def wait_gone(self, name):
         wait_until(lambda: not [s for s in self.status() if s["name"] == name], 15, "%s is gone" % name)
+
+
+@pytest.fixture(scope="module")
+def policy(lab):
+    return lab.policy("web.example.test:80", "db.example.test:5432/tcp")
+
+
+@pytest.fixture(scope="module")
+def service(lab):
+    # What crosses a bridge must not be judged before it is routed; a new namespace has these at 1.
+    for name in ("iptables", "ip6tables"):
+        lab.from_host("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-%s=0" % name)
+    s = Service(lab)
+    yield s
+    s.stop()
 
 
 def example(name, lab, service, policy):
@@ -305,13 +295,18 @@ class Runc:
 
 def probe(*more, wait=5, first=(*ALLOWED, *DENIED)):
     """The command that asks for all of ALLOWED and DENIED, and for more."""
-    return ["/usr/bin/python3", "-c", PROBE, json.dumps([*first, *more]), str(wait)]
+    return ["/usr/bin/python3", "-c", REACH, json.dumps([*first, *more]), str(wait)]
+
+
+def reached(text):
+    """What came of each that such a command asked for."""
+    return [f["result"] for f in json.loads(text.strip().splitlines()[-1])]
 
 
 def judge(done):
     """What it printed, against what was asked."""
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    found = reached(done.stdout)
     want = ["answered"] * len(ALLOWED) + ["refused"] * len(DENIED)
     assert found[:len(want)] == want, found
     return found

@@ -12,42 +12,9 @@ import threading
 import pytest
 
 from conftest import ROOT
-from egress_lab import NAMESERVER, lab, user  # noqa: F401 (fixtures)
+from egress_lab import NAMESERVER, REACH, lab, user  # noqa: F401 (fixtures)
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="left out: namespaces with veth need root")]
-
-# Tries each target as a program would, and tells what came and how long it took.
-PROBE = r"""
-import json, socket, ssl, sys, time
-def one(kind, host, port):
-    start = time.monotonic()
-    try:
-        if kind == "name":
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            result = "answered"
-        elif kind == "udp":
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            with socket.socket(family, socket.SOCK_DGRAM) as s:
-                s.settimeout(2)
-                s.connect((host, port))
-                s.send(b"x" * 1200)
-                s.recv(100)
-            result = "answered"
-        else:
-            with socket.create_connection((host, port), 3) as s:
-                if kind == "tls":
-                    context = ssl.create_default_context()
-                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-                    s = context.wrap_socket(s, server_hostname=host)
-                if kind in ("http", "tls"):
-                    s.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % host.encode())
-                first = s.recv(400)
-                result = "answered" if first and not b"403" in first[:20] else "refused"
-    except OSError as e:
-        result = "refused" if not isinstance(e, TimeoutError) else "silent"
-    return {"target": [kind, host, port], "result": result, "ms": (time.monotonic() - start) * 1000}
-print(json.dumps([one(*t) for t in json.loads(sys.argv[1])]))
-"""
 
 TARGETS = [
     # kind, host, port, what explain is asked, allowed
@@ -77,7 +44,7 @@ def policy(lab):
 
 def test_the_allowed_answers_all_else_is_refused_and_explain_agrees(lab, policy, user):
     mark = lab.mark()
-    found = lab.python(policy, PROBE, json.dumps([t[:3] for t in TARGETS]), user=user)
+    found = lab.python(policy, REACH, json.dumps([t[:3] for t in TARGETS]), user=user)
     told = lab.explain(policy, *[t[3] for t in TARGETS])
     assert len(told) == len(TARGETS)
     for target, result, line in zip(TARGETS, found, told):
@@ -181,7 +148,7 @@ def test_every_verdict_is_a_record(lab, policy):
 def test_audit_mode_allows_and_records_and_the_floor_stays(lab):
     policy = lab.policy("api.example.test", mode="audit")
     path = lab.place / "audit-2.jsonl"
-    found = json.loads(lab.run(policy, "/usr/bin/python3", "-c", PROBE, json.dumps(
+    found = json.loads(lab.run(policy, "/usr/bin/python3", "-c", REACH, json.dumps(
         [["tls", "evil.test", 443], ["tcp", "203.0.113.66", 9999], ["http", "169.254.169.254", 80],
          ["udp", "203.0.113.10", 443]]), options=("--audit", str(path))).stdout)
     assert [f["result"] for f in found] == ["answered", "answered", "refused", "refused"]
@@ -192,7 +159,7 @@ def test_audit_mode_allows_and_records_and_the_floor_stays(lab):
 
 def test_learn_mode_proposes_the_smallest_policy(lab):
     policy = lab.policy(mode="learn")
-    done = lab.run(policy, "/usr/bin/python3", "-c", PROBE, json.dumps(
+    done = lab.run(policy, "/usr/bin/python3", "-c", REACH, json.dumps(
         [["tls", "api.example.test", 443], ["http", "web.example.test", 80], ["tcp", "203.0.113.12", 5432]]))
     assert done.returncode == 0
     text = done.stderr[done.stderr.index("{"):done.stderr.rindex("}") + 1]
@@ -202,7 +169,7 @@ def test_learn_mode_proposes_the_smallest_policy(lab):
     assert "evil" not in rules
     path = lab.place / "learned.json"
     path.write_text(json.dumps({**proposed, "mode": "enforce", "dns": {"upstream": [NAMESERVER]}}))
-    found = lab.python(str(path), PROBE, json.dumps(
+    found = lab.python(str(path), REACH, json.dumps(
         [["tls", "api.example.test", 443], ["tcp", "203.0.113.12", 5432], ["tls", "evil.test", 443]]))
     assert [f["result"] for f in found] == ["answered", "answered", "refused"]
 
@@ -221,7 +188,7 @@ def test_a_bad_policy_starts_nothing(lab, user):
 
 def test_full_isolation_reaches_nothing(lab, user):
     mark = lab.mark()
-    found = lab.python("full-isolation", PROBE, json.dumps([list(t[:3]) for t in TARGETS]), user=user)
+    found = lab.python("full-isolation", REACH, json.dumps([list(t[:3]) for t in TARGETS]), user=user)
     assert {f["result"] for f in found} == {"refused"}, found
     assert lab.packets(mark) == [] and lab.questions(mark) == []
 
@@ -317,7 +284,7 @@ def test_what_each_preset_lets_through(lab, user):
     answered = {"development": [3], "build": [0], "production": [0, 1, 2]}
     for preset, expected in answered.items():
         policy = lab.policy(extends=preset)
-        found = lab.python(policy, PROBE, json.dumps(targets), user=user, env=environment)
+        found = lab.python(policy, REACH, json.dumps(targets), user=user, env=environment)
         assert [i for i, f in enumerate(found) if f["result"] == "answered"] == expected, (preset, found)
         assert not [f for f in found if f["result"] == "silent"], (preset, found)
 

@@ -12,25 +12,11 @@ import pytest
 
 from conftest import Process, wait_until
 from egress_lab import lab, sh  # noqa: F401 (a fixture)
-from engines import ALLOWED, IP, NSENTER, RUNC, Docker, Floor, Podman, Runc, Service, example, judge, need, probe
+from engines import (ALLOWED, IP, NSENTER, RUNC, Docker, Floor, Podman, Runc, example, judge,  # noqa: F401
+                     need, policy, probe, reached, service)
 
 reason = need("podman", "runc", "dockerd", "containerd")
 pytestmark = [pytest.mark.skipif(reason is not None, reason="left out: %s" % reason)]
-
-
-@pytest.fixture(scope="module")
-def policy(lab):
-    return lab.policy("web.example.test:80", "db.example.test:5432/tcp")
-
-
-@pytest.fixture(scope="module")
-def service(lab):
-    # What crosses a bridge must not be judged before it is routed; a new namespace has these at 1.
-    for name in ("iptables", "ip6tables"):
-        lab.from_host("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-%s=0" % name)
-    s = Service(lab)
-    yield s
-    s.stop()
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +184,7 @@ def test_containers_on_one_bridge_do_not_reach_each_other_or_the_host(service, d
         asked = [["http", there[0], 8000], ["http", "172.17.0.1", host_server], ["http", "203.0.113.2", host_server],
                  ["http", there[1], 8000]]
         # They are there: a container without rules reaches those that nobody rules.
-        found = json.loads(docker.run("bridge", "runc", *probe(*asked, wait=1, first=())).stdout)
+        found = reached(docker.run("bridge", "runc", *probe(*asked, wait=1, first=())).stdout)
         assert found[:3] == ["answered"] * 3, found
         found = judge(docker.run("bridge", "veth", *probe(*asked)))[-len(asked):]
         assert "answered" not in found, found
@@ -216,8 +202,8 @@ def test_the_hosts_link_local_address_is_not_reached(lab, service, podman, polic
     settle = "import time; time.sleep(3)\n"  # IPv6 takes two seconds to be sure of an address
     command = probe(asked, wait=1, first=())
     command[2] = settle + command[2]
-    assert json.loads(podman.run("podman", {}, *command).stdout) == ["answered"]
-    assert json.loads(podman.run("podman", annotations, *command).stdout) != ["answered"]
+    assert reached(podman.run("podman", {}, *command).stdout) == ["answered"]
+    assert reached(podman.run("podman", annotations, *command).stdout) != ["answered"]
 
 
 # -- refused ------------------------------------------------------------------------------------------
@@ -344,7 +330,7 @@ def nothing_denied_leaves(lab, podman, name):
     mark = lab.mark()
     done = podman.execute(name, *probe(wait=1))
     assert done.returncode == 0, done
-    found = json.loads(done.stdout)
+    found = reached(done.stdout)
     assert "answered" not in found[len(ALLOWED):], found
     only_allowed_left(lab, mark)
     return found
@@ -389,7 +375,7 @@ def test_an_address_that_the_sandbox_gives_itself_is_dropped(lab, service, podma
     sh(*inside, "addr", "add", "10.88.0.77/16", "dev", "eth0")
     sh(*inside, "route", "replace", "default", "via", "10.88.0.1", "src", "10.88.0.77")
     mark = lab.mark()
-    found = json.loads(podman.execute(name, *probe(wait=1)).stdout)
+    found = reached(podman.execute(name, *probe(wait=1)).stdout)
     assert "answered" not in found, found
     only_allowed_left(lab, mark)
     sh(*inside, "route", "replace", "default", "via", "10.88.0.1")

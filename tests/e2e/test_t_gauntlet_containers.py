@@ -13,8 +13,8 @@ import time
 import pytest
 
 from conftest import ROOT, Process, program, wait_until
-from egress_lab import IP, NAMESERVER, NSENTER, ZONE, lab, sh  # noqa: F401 (a fixture)
-from engines import ALLOWED, Floor, Podman, Service, example, need
+from egress_lab import IP, NAMESERVER, NSENTER, REACH, ZONE, lab, sh  # noqa: F401 (a fixture)
+from engines import ALLOWED, Floor, Podman, example, need, policy, reached, service  # noqa: F401
 
 reason = need("podman", "runc", "nft", "iptables", "iodine", "iodined")
 pytestmark = [pytest.mark.skipif(reason is not None, reason="left out: %s" % reason)]
@@ -24,35 +24,6 @@ INSIDE = (ROOT / "tests/e2e/gauntlet_inside.py").read_text()
 WATCH = str(ROOT / "tests/e2e/gauntlet_watch.py")
 PORT = 9999  # where the host's and the sibling's listeners are
 WEB, DB, API = ("203.0.113.11", 80), ("203.0.113.12", 5432), ("203.0.113.10", 443)
-
-# Asks for each [kind, host, port] of all at once: answered, refused or silent.
-REACH = r"""
-import concurrent.futures, json, socket, sys
-def one(kind, host, port):
-    try:
-        if kind == "udp":
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            with socket.socket(family, socket.SOCK_DGRAM) as s:
-                s.settimeout(wait)
-                s.connect((host, port))
-                s.send(b"GLT-reach %s;" % host.encode())
-                s.recv(100)
-        else:
-            with socket.create_connection((host, port), wait) as s:
-                if kind == "http":
-                    s.sendall(b"GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % host.encode())
-                first = s.recv(400)
-                if not first or b" 403 " in first[:20]:
-                    return "refused"
-        return "answered"
-    except TimeoutError:
-        return "silent"
-    except OSError:
-        return "refused"
-asked, wait = json.loads(sys.argv[1]), float(sys.argv[2])
-with concurrent.futures.ThreadPoolExecutor(max(1, len(asked))) as pool:
-    print(json.dumps(list(pool.map(lambda t: one(*t), asked))))
-"""
 
 
 class Box:
@@ -77,9 +48,9 @@ class Box:
         return self.execute("sh", "-c", script)
 
     def reach(self, asked, wait=1.5):
-        done = self.execute(PYTHON, "-c", REACH, json.dumps(asked), str(wait))
+        done = self.execute(PYTHON, "-c", REACH, json.dumps(asked), str(wait), "together")
         assert done.returncode == 0, done
-        return json.loads(done.stdout)
+        return reached(done.stdout)
 
     def remove(self):
         self.podman.remove(self.name)
@@ -157,20 +128,6 @@ class Street:
                 if "lladdr" in n:
                     found[who, n["dst"]] = n["lladdr"]
         return found
-
-
-@pytest.fixture(scope="module")
-def policy(lab):
-    return lab.policy("web.example.test:80", "db.example.test:5432/tcp")
-
-
-@pytest.fixture(scope="module")
-def service(lab):
-    for name in ("iptables", "ip6tables"):
-        lab.from_host("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-%s=0" % name)
-    s = Service(lab)
-    yield s
-    s.stop()
 
 
 @pytest.fixture(scope="module")
@@ -420,8 +377,9 @@ nsenter --net=/proc/$P/ns/net sh -c "ip link set lo up; ip link set $IF up; ip a
 ip -6 addr add $ME6/64 dev $IF nodad; ip -6 route add default via $GW6; ip link set w1 up"
 exec nsenter --net=/proc/$P/ns/net "$@"
 """
-            done = box.execute("sh", "-c", script, "sh", PYTHON, "-c", REACH, json.dumps(street.places), "1.5")
-            found = json.loads(done.stdout)
+            done = box.execute("sh", "-c", script, "sh", PYTHON, "-c", REACH, json.dumps(street.places),
+                               "1.5", "together")
+            found = reached(done.stdout)
             if tier == "open":
                 assert found.count("answered") > len(found) / 2, (found, done)
             else:
@@ -487,7 +445,7 @@ def test_connections_that_are_forged_for_the_guard(lab, street, podman, service,
 # Rewrites, between the judge and the guard, where a connection was meant to go: to 203.0.113.11, port 80,
 # it said, to each of these places it says now. (The kernel's NAT would do so before the judge.) Then the
 # same while it deletes the sandbox's table without pause.
-FORGE = REACH.split("asked, wait")[0] + r"""
+FORGE = REACH.split("if __name__")[0] + r"""
 import subprocess, threading, time
 RULES = '''
 table inet mine {
@@ -507,7 +465,7 @@ def forge(asked):
     subprocess.run(["/usr/sbin/nft", "-f", "-"], text=True, check=True, input=RULES % {
         "ip": "ip6" if six else "ip", "to": "2001:db8:1::10" if six else "203.0.113.11", "host": host, "port": port})
     for kind in ("tcp", "http"):
-        answers.append({"asked": asked, "answer": one(kind, "2001:db8:1::10" if six else "203.0.113.11", 80)})
+        answers.append({"asked": asked, "answer": reach(kind, "2001:db8:1::10" if six else "203.0.113.11", 80, wait)})
 asked = [a for a in json.loads(sys.argv[1]) if a[0] != "udp" and not a[1].endswith("test")]
 for a in asked:
     forge(a)
@@ -522,7 +480,7 @@ with open("/proc/net/tcp") as f:
 for port in ports:  # straight to the listener
     for host in ("127.0.0.1", "192.0.0.8", "203.0.113.66"):
         for kind in ("tcp", "http"):
-            answers.append({"asked": [kind, host, port], "answer": one(kind, host, port)})
+            answers.append({"asked": [kind, host, port], "answer": reach(kind, host, port, wait)})
 subprocess.run(["/usr/sbin/nft", "delete", "table", "inet", "mine"], check=True)
 print(json.dumps({"answers": answers, "tables": tables[0]}))
 """
