@@ -176,7 +176,7 @@ int localsock_ask(const char *path, const struct localsock_request *r, struct bu
 
     if (localsock_print(r, &out) < 0 || buf_adds(&out, "\n") < 0)
         return err_set(e, ERR_NOMEM, "no memory to ask the running agent");
-    fd = localpath_connect(path, &is_absent, e);
+    fd = localpath_connect(path, 0, &is_absent, e);
     if (fd < 0)
         return is_absent ? 1 : -1;
     ret->len = 0;

@@ -12,6 +12,10 @@
 #include "common/log.h"
 #include "common/sock.h"
 
+enum {
+    CLEAR_MS = 2000, /* for one that is alive and accepts nobody at the moment */
+};
+
 int localsock_path(const char *runtime_dir, uid_t uid, char ret[LOCALSOCK_PATH_MAX],
                    struct err *e)
 {
@@ -78,7 +82,18 @@ bool localpath_is_one_of_us(int fd)
            (who.uid == geteuid() || who.uid == 0);
 }
 
-int localpath_connect(const char *path, bool *ret_absent, struct err *e)
+/* 0, or -1 with errno; EAGAIN: it took too long. */
+static int connect_within(int fd, const struct sock_addr *a, unsigned ms)
+{
+    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000}, none = {0};
+
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0 ||
+        connect(fd, &a->u.sa, a->len) < 0)
+        return -1;
+    return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof none);
+}
+
+int localpath_connect(const char *path, unsigned ms, bool *ret_absent, struct err *e)
 {
     char dir[LOCALSOCK_PATH_MAX];
     struct sock_addr a = {0};
@@ -98,9 +113,10 @@ int localpath_connect(const char *path, bool *ret_absent, struct err *e)
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return err_sys(e, "make a socket");
-    if (connect(fd, &a.u.sa, a.len) < 0) {
+    if (connect_within(fd, &a, ms) < 0) {
         *ret_absent = errno == ECONNREFUSED || errno == ENOENT;
-        (void)err_sys(e, "connect to %s", path);
+        (void)(errno == EAGAIN ? err_set(e, ERR_TIMEOUT, "%s does not answer", path)
+                               : err_sys(e, "connect to %s", path)); /* told below */
         sock_close(&fd);
         return -1;
     }
@@ -122,7 +138,7 @@ static int clear(const char *path, struct err *e)
         return errno == ENOENT ? 0 : err_sys(e, "look at %s", path);
     if (!S_ISSOCK(st.st_mode))
         return err_set(e, ERR_DENIED, "%s is there and no socket", path);
-    fd = localpath_connect(path, &is_absent, e);
+    fd = localpath_connect(path, CLEAR_MS, &is_absent, e);
     if (fd >= 0) {
         sock_close(&fd);
         return err_set(e, ERR_LIMIT, "another agent answers at %s", path);

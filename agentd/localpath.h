@@ -27,8 +27,9 @@ struct localpath {
 int localpath_listen(const char *path, struct localpath *ret, struct err *e);
 void localpath_remove(struct localpath *p);
 /** Connected and blocking, the other end being ours or root's; 1 in *ret_absent when nobody
- *  listens. -1 with *e otherwise. */
-int localpath_connect(const char *path, bool *ret_absent, struct err *e);
+ *  listens. -1 with *e otherwise.
+ *  @ms  how long it may take, for one who accepts nobody lets others wait; 0: any time */
+int localpath_connect(const char *path, unsigned ms, bool *ret_absent, struct err *e);
 /** Is the other end of a connected unix socket the same user's as we, or root's? */
 bool localpath_is_one_of_us(int fd);
 

@@ -24,7 +24,7 @@ static int ask(struct cmd_keeper *k, const char *path, struct span request,
                struct buf *ret, struct err *e)
 {
     (void)snprintf(k->asked, sizeof k->asked, "%s", path); /* longer ones are refused */
-    return control_call(path, request, ret, e);
+    return control_call_within(path, request, k->ms ? k->ms : CONTROL_CALL_MS, ret, e);
 }
 
 int cmd_keeper_ask(struct cmd_keeper *k, struct span request, struct buf *ret,

@@ -14,6 +14,7 @@
 struct cmd_keeper {
     const char *socket;              /* ask this one; NULL */
     const char *name;                /* the sandbox; NULL: ask the host's service */
+    unsigned ms;                     /* for each that is asked; 0: CONTROL_CALL_MS */
     char asked[CMD_KEEPER_PATH_MAX]; /* the one that the answer, or *e, is from */
 };
 

@@ -3,7 +3,8 @@
  * Theory. Each `run` and the host's service keep sandboxes of their own, so all of them
  * are asked, one after the other, and their lists are put behind each other. What is of
  * a whole keeper stands in a second list, one row for each that there is. One that gives
- * no answer hides no other.
+ * no answer, for it is suspended perhaps, hides no other: it has a row that says so. Each
+ * has time of its own to answer; when several did not take theirs, little is left.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -18,9 +19,13 @@
 #include "agentd/egress/keeper/control_socket.h"
 #include "agentd/egress/tell.h"
 #include "common/json.h"
+#include "common/loop.h"
 
 enum {
     RUN_SOCKETS_MAX = 1024, /* asked by one `status` */
+    RUN_MS = 2000,          /* one `run` has one sandbox to tell of */
+    ALL_MS = 10000,         /* of waiting; then each has */
+    LEAST_MS = 100,
 };
 
 struct options {
@@ -30,7 +35,8 @@ struct options {
 
 struct report {
     struct buf sandboxes, services; /* JSON objects, with commas between */
-    bool is_partial;                /* one gave no answer, and was told */
+    uint64_t started_us;
+    bool is_partial; /* one gave no answer, and was told */
 };
 
 /* -- gathering ----------------------------------------------------------------------- */
@@ -86,50 +92,75 @@ static int add_answer(struct report *r, const char *path, const struct buf *answ
     return 0;
 }
 
+static int add_silent(struct report *r, const char *path, const struct err *why)
+{
+    const char *text = why->code == ERR_TIMEOUT ? "does not answer" : why->msg;
+
+    tell("status", "%s", why->msg);
+    r->is_partial = true;
+    return add_comma(&r->services) < 0 || buf_adds(&r->services, "{\"socket\":") < 0 ||
+                   json_put_str(&r->services, span_str(path)) < 0 ||
+                   buf_adds(&r->services, ",\"error\":") < 0 ||
+                   json_put_str(&r->services, span_str(text)) < 0 ||
+                   buf_adds(&r->services, "}") < 0
+               ? -1
+               : 0;
+}
+
+static unsigned time_left(const struct report *r, unsigned ms)
+{
+    uint64_t spent_ms = (clock_us() - r->started_us) / 1000;
+    uint64_t left = spent_ms < ALL_MS ? ALL_MS - spent_ms : 0;
+
+    if (left < ms)
+        ms = (unsigned)left;
+    return ms > LEAST_MS ? ms : LEAST_MS;
+}
+
 /* Nobody there is no fault: there are none then. */
-static int add_from(const char *path, struct span request, struct report *r,
+static int add_from(const char *path, struct span request, unsigned ms, struct report *r,
                     struct err *e)
 {
     AUTO(buf_done)
     struct buf answer = BUF_INIT;
+    struct err why = {0};
 
-    if (control_call(path, request, &answer, e) < 0)
-        return e->code == ERR_SYS && e->sys == ECONNREFUSED ? 0 : -1;
-    return add_answer(r, path, &answer, e);
+    if (control_call_within(path, request, time_left(r, ms), &answer, &why) == 0 &&
+        add_answer(r, path, &answer, &why) == 0)
+        return 0;
+    if (why.code == ERR_SYS && why.sys == ECONNREFUSED)
+        return 0;
+    return add_silent(r, path, &why) < 0 ? err_set(e, ERR_NOMEM, "no memory") : 0;
 }
 
-/* One that gives no answer, for it is suspended perhaps, is told and hides no other. */
 static int add_run_sockets(struct span request, struct report *r, struct err *e)
 {
     char dir[CONTROL_PATH_MAX], path[CONTROL_PATH_MAX];
     const struct dirent *de;
-    struct err why;
     unsigned n = 0;
+    int rc = 0;
     DIR *d;
 
     if (control_run_dir(dir, sizeof dir, e) < 0)
         return -1;
     d = opendir(dir);
-    while (d && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
+    while (d && rc == 0 && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
         size_t len = strlen(de->d_name);
 
         if (len < 6 || strcmp(de->d_name + len - 5, ".sock") != 0 ||
             snprintf(path, sizeof path, "%s/%s", dir, de->d_name) >= (int)sizeof path)
             continue;
         n++;
-        if (add_from(path, request, r, &why) < 0) {
-            tell("status", "%s", why.msg);
-            r->is_partial = true;
-        }
+        rc = add_from(path, request, RUN_MS, r, e);
     }
     if (d)
         (void)closedir(d); /* opened for reading */
-    return 0;
+    return rc;
 }
 
 static int collect_one(const struct options *o, struct report *r, struct err *e)
 {
-    struct cmd_keeper k = {.socket = o->socket, .name = o->name};
+    struct cmd_keeper k = {.socket = o->socket, .name = o->name, .ms = CONTROL_STATUS_MS};
     AUTO(buf_done)
     struct buf request = BUF_INIT;
     AUTO(buf_done)
@@ -151,7 +182,8 @@ static int collect(const struct options *o, struct report *r, struct err *e)
     if (o->name || o->socket)
         return collect_one(o, r, e);
     /* An ordinary user is not answered by the host's keeper, and has no sandbox there. */
-    if (geteuid() == 0 && add_from(CONTROL_SERVE_PATH, every, r, e) < 0)
+    if (geteuid() == 0 &&
+        add_from(CONTROL_SERVE_PATH, every, CONTROL_STATUS_MS, r, e) < 0)
         return -1;
     return add_run_sockets(every, r, e);
 }
@@ -246,7 +278,8 @@ int cmd_status(int argc, char **argv)
     const struct cmd_option takes[] = {{.name = "--name", .value = &o.name},
                                        {.name = "--json", .is_set = &o.is_json},
                                        {.name = "--socket", .value = &o.socket}};
-    struct report r = {.sandboxes = BUF_INIT, .services = BUF_INIT};
+    struct report r = {
+        .sandboxes = BUF_INIT, .services = BUF_INIT, .started_us = clock_us()};
     AUTO(buf_done)
     struct buf text = BUF_INIT;
     struct err e = {.msg = "no memory"};

@@ -57,7 +57,7 @@ static int wait_for(const struct call *c, short events, struct err *e)
     int r;
 
     if (now >= c->end_us)
-        return err_set(e, ERR_TIMEOUT, "%s did not answer", c->path);
+        return err_set(e, ERR_TIMEOUT, "%s does not answer", c->path);
     r = poll(&p, 1, (int)((c->end_us - now) / 1000) + 1);
     if (r < 0 && errno != EINTR)
         return err_sys(e, "wait for %s", c->path);
@@ -139,6 +139,12 @@ static int make_line(struct span request, struct buf *ret, struct err *e)
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e)
 {
+    return control_call_within(path, request, CONTROL_CALL_MS, ret_answer, e);
+}
+
+int control_call_within(const char *path, struct span request, unsigned ms,
+                        struct buf *ret_answer, struct err *e)
+{
     struct call c = {.path = path};
     AUTO(buf_done)
     struct buf line = BUF_INIT;
@@ -148,8 +154,8 @@ int control_call(const char *path, struct span request, struct buf *ret_answer,
 
     if (make_line(request, &line, e) < 0)
         return -1;
-    c.end_us = clock_us() + (uint64_t)CONTROL_CALL_MS * 1000;
-    c.fd = localpath_connect(path, &is_absent, &why);
+    c.end_us = clock_us() + (uint64_t)ms * 1000;
+    c.fd = localpath_connect(path, ms, &is_absent, &why);
     if (c.fd < 0 && is_absent)
         return err_set_at(e, ERR_SYS, ECONNREFUSED, ERR_WHERE, "nobody answers at %s",
                           path);

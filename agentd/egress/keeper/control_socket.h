@@ -22,6 +22,7 @@
 #define CONTROL_CLIENTS_MAX 64
 #define CONTROL_CLIENT_MS   30000
 #define CONTROL_CALL_MS     35000 /* the asking side's wait; longer than the answering's */
+#define CONTROL_STATUS_MS   5000 /* as CONTROL_CALL_MS, where only the status is wanted */
 #define CONTROL_ANSWER_MAX  16777216 /* bytes */
 #define CONTROL_SERVE_PATH  "/run/agentd/egress.sock"
 #define CONTROL_PATH_MAX    108
@@ -40,6 +41,9 @@ void control_socket_free(struct control_socket *s);
  *  those inside are blanks. */
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e);
+/** The same with another deadline. */
+int control_call_within(const char *path, struct span request, unsigned ms,
+                        struct buf *ret_answer, struct err *e);
 /** The socket of a sandbox that `run` keeps: "$XDG_RUNTIME_DIR/agentd/egress/NAME.sock",
  *  as root "/run/agentd/egress/NAME.sock", without that variable
  *  "/tmp/agentd-UID/egress/NAME.sock". 0, or -1 (too long). */

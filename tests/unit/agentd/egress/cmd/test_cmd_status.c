@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agentd/egress/cmd/cmd.h"
@@ -216,6 +217,58 @@ static void what_is_no_status_is_told_and_hides_no_other(void **state)
     assert_null(strstr(said, "audit"));
 }
 
+static unsigned seconds(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (unsigned)t.tv_sec;
+}
+
+static void one_that_does_not_answer_is_told_and_hides_no_other(void **state)
+{
+    struct scene *s = *state;
+    const char *words[] = {"--name", "still", NULL};
+    char said[SAID], row[160];
+    unsigned began = seconds();
+
+    start(s, "still", "");
+    start(s, "one", ANSWER(BOX("one"), ",\"audit_lost\":0"));
+    assert_int_equal(status(s, as_text, said), 1);
+    (void)snprintf(row, sizeof row, "status: %s does not answer\n", s->service[0].path);
+    says(said, row);
+    says(said, "one  ");
+    assert_int_equal(status(s, as_json, said), 1);
+    (void)snprintf(row, sizeof row, "{\"socket\":\"%s\",\"error\":\"does not answer\"}",
+                   s->service[0].path);
+    says(said, row);
+    says(said, "\"name\":\"one\"");
+    assert_int_equal(status(s, words, said), 1);
+    says(said, "still.sock does not answer");
+    assert_in_range(seconds() - began, 0, 30); /* and not 35 s each */
+}
+
+/* Nor one whose queue is full, which connect() would wait for. */
+static void one_that_accepts_nobody_is_told_too(void **state)
+{
+    struct scene *s = *state;
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    char said[SAID];
+    int fd[16];
+
+    memcpy(a.sun_path, start(s, "full", ""), sizeof s->service[0].path);
+    start(s, "one", ANSWER(BOX("one"), ",\"audit_lost\":0"));
+    for (unsigned i = 0; i < COUNT_OF(fd); i++) {
+        fd[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)!connect(fd[i], (struct sockaddr *)&a, sizeof a); /* until none fits */
+    }
+    assert_int_equal(status(s, as_text, said), 1);
+    says(said, "full.sock does not answer");
+    says(said, "one  ");
+    for (unsigned i = 0; i < COUNT_OF(fd); i++)
+        close(fd[i]);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -224,6 +277,8 @@ int main(void)
         T(one_sandbox_is_asked_of_its_own_keeper),
         T(nobody_there_is_an_empty_list),
         T(what_is_no_status_is_told_and_hides_no_other),
+        T(one_that_does_not_answer_is_told_and_hides_no_other),
+        T(one_that_accepts_nobody_is_told_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
