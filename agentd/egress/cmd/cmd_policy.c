@@ -148,7 +148,7 @@ static size_t own_addresses(struct ip_net *ret, size_t cap)
         a.len = i->ifa_addr->sa_family == AF_INET ? sizeof a.u.in : sizeof a.u.in6;
         memcpy(&a.u, i->ifa_addr, a.len);
         ip_from_sock(&a, &ret[n].addr);
-        ret[n].bits = ret[n].addr.family == AF_INET ? 32 : 128;
+        ret[n].bits = ip_bits(ret[n].addr.family);
         n++;
     }
     freeifaddrs(list);

@@ -173,7 +173,7 @@ static uint32_t put_addrs(struct wr *w, const struct dns_question *q,
 {
     size_t tail = q->has_edns ? OPT_FIXED : 0;
     uint8_t family = q->type == DNS_A ? AF_INET : AF_INET6;
-    uint32_t size = family == AF_INET ? 4 : 16, n = 0;
+    uint32_t size = ip_bytes(family), n = 0;
 
     if (q->type != DNS_A && q->type != DNS_AAAA)
         return 0;

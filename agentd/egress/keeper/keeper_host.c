@@ -39,7 +39,7 @@ static void add_floor(struct ip_net *net, size_t *n, bool *ret_cut,
         return;
     }
     net[*n].addr = *a;
-    net[*n].bits = a->family == AF_INET ? 32 : 128;
+    net[*n].bits = ip_bits(a->family);
     (*n)++;
 }
 

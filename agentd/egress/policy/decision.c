@@ -71,7 +71,7 @@ static bool rule_has_port(const struct policy_rule *r, uint16_t port)
 static void start(struct rule_walk *w, const struct policy *p, enum policy_list list,
                   const struct target *t)
 {
-    struct ip_net net = {t->addr, t->addr.family == AF_INET ? 32 : 128};
+    struct ip_net net = {t->addr, ip_bits(t->addr.family)};
 
     rule_walk_start(w, &p->index[list], p->rule + (list == POLICY_ALLOW ? p->n_deny : 0),
                     t->name, false, &net);

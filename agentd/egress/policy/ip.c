@@ -9,11 +9,6 @@
 
 static const uint8_t MAPPED[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
-static unsigned width(uint8_t family)
-{
-    return family == AF_INET ? 32 : 128;
-}
-
 static void from_in6(const struct in6_addr *in, struct ip_addr *ret)
 {
     *ret = (struct ip_addr){.family = AF_INET6};
@@ -97,8 +92,8 @@ int ip_net_parse(struct span text, struct ip_net *ret)
 
     if (parse(span_of(text.p, len), &a, &lost) < 0)
         return -1;
-    bits = slash ? bits_parse(span_skip(text, len + 1)) : (int)(width(a.family) + lost);
-    if (bits < (int)lost || (unsigned)bits > width(a.family) + lost)
+    bits = slash ? bits_parse(span_skip(text, len + 1)) : (int)(ip_bits(a.family) + lost);
+    if (bits < (int)lost || (unsigned)bits > ip_bits(a.family) + lost)
         return -1;
     bits -= (int)lost;
     m = masked(&a, (unsigned)bits);
@@ -123,7 +118,7 @@ const char *ip_net_print(const struct ip_net *n, char out[IP_TEXT_MAX])
 
     (void)ip_print(&n->addr, out);
     len = strlen(out);
-    if (n->bits < width(n->addr.family))
+    if (n->bits < ip_bits(n->addr.family))
         (void)snprintf(out + len, IP_TEXT_MAX - len, "/%u", n->bits);
     return out;
 }
@@ -146,7 +141,7 @@ bool ip_net_has(const struct ip_net *n, const struct ip_addr *a)
 void ip_net_of(const struct ip_addr *a, unsigned bits, struct ip_net *ret)
 {
     ret->addr = masked(a, bits);
-    ret->bits = (uint8_t)(bits < width(a->family) ? bits : width(a->family));
+    ret->bits = (uint8_t)(bits < ip_bits(a->family) ? bits : ip_bits(a->family));
 }
 
 bool ip_net_covers(const struct ip_net *outer, const struct ip_net *inner)

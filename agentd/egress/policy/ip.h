@@ -27,6 +27,16 @@ struct ip_net {
 
 #define IP_TEXT_MAX 64 /* any printed address or network */
 
+/** How long an address of this family is. */
+static inline uint8_t ip_bytes(uint8_t family)
+{
+    return family == AF_INET ? 4 : 16;
+}
+static inline uint8_t ip_bits(uint8_t family)
+{
+    return (uint8_t)(ip_bytes(family) * 8);
+}
+
 /** "192.0.2.1", "2001:db8::1": the canonical notations only (no octal, hex, short forms,
  *  zones, brackets). 0, or -1. */
 int ip_parse(struct span text, struct ip_addr *ret);

@@ -144,7 +144,7 @@ int rule_parse_cidr(struct policy_build *b, const char *path, struct span text,
         char is[IP_TEXT_MAX], *end;
         unsigned long bits = strtoul((const char *)slash + 1, &end, 10);
 
-        if (bits <= (a.family == AF_INET ? 32 : 128)) {
+        if (bits <= ip_bits(a.family)) {
             ip_net_of(&a, (unsigned)bits, &net);
             if (!ip_eq(&net.addr, &a)) {
                 build_error(b, path, "%s has bits set under its mask; the network is %s",
