@@ -117,7 +117,8 @@ static void drain(int fd)
 
 static void close_now(struct conn *c)
 {
-    drain(c->fd);
+    if (!c->is_read_out)
+        drain(c->fd);
     bury(c);
 }
 

@@ -20,6 +20,7 @@ struct conn {
     bool drained,
         full; /* the socket has no more, takes no more, until the poll says so */
     bool has_failed, has_eof;
+    bool is_read_out;     /* the socket itself has said its end: nothing comes after it */
     bool is_corked;       /* the kernel gathers records until the job runs */
     bool end_told;        /* the owner has seen the failure or end */
     unsigned shut_layers; /* TLS layers whose close_notify is out */

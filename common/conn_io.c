@@ -78,8 +78,10 @@ static enum conn_result read_plain(struct conn *c, void *p, size_t cap, size_t *
     do {
         n = recv(c->fd, p, cap, 0);
     } while (n < 0 && errno == EINTR);
-    if (n == 0)
+    if (n == 0) {
+        c->is_read_out = true;
         return CONN_EOF;
+    }
     if (n < 0 && errno != EAGAIN)
         return fail_sys(c, "read");
     c->drained = n < 0 || (size_t)n < cap;

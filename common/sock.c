@@ -361,6 +361,13 @@ int sock_error(int fd)
     return value;
 }
 
+bool sock_is_connected(int fd)
+{
+    struct sock_addr a = {.len = sizeof(a.u)};
+
+    return getpeername(fd, &a.u.sa, &a.len) == 0;
+}
+
 int sock_local(int fd, struct sock_addr *ret)
 {
     struct sock_addr a = {.len = sizeof(a.u)};

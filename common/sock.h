@@ -60,6 +60,8 @@ int sock_connect(const struct sock_addr *a, struct err *e);
 int sock_connect_by(int *take_fd, const struct sock_addr *a, struct err *e);
 /** SO_ERROR: 0 when connected. */
 int sock_error(int fd);
+/** Is a connect done, and well? To somebody on this machine it is before it returns. */
+bool sock_is_connected(int fd);
 int sock_local(int fd, struct sock_addr *ret);
 /** Sets TCP_NODELAY, TCP_NOTSENT_LOWAT, TCP_USER_TIMEOUT for a link. Best effort. */
 void sock_tune_link(int fd);

@@ -80,34 +80,40 @@ static void note_failure(struct happy *h, const struct attempt *a, int error)
                   strerror(error));
 }
 
+static void win(struct attempt *a)
+{
+    struct happy *h = a->happy;
+    happy_fn *fn = h->fn;
+    void *arg = h->arg;
+    struct sock_addr to = a->to;
+    int fd = a->fd;
+
+    loop_io_stop(&a->io);
+    a->fd = -1;
+    h->open--;
+    destroy(h);
+    fn(arg, &fd, &to, NULL);
+    sock_close(&fd);
+}
+
 static void on_io(void *arg, unsigned events)
 {
     struct attempt *a = arg;
     struct happy *h = a->happy;
     int error = sock_error(a->fd);
-    happy_fn *fn = h->fn;
-    void *fn_arg = h->arg;
-    struct sock_addr to;
-    int fd;
 
     UNUSED_ARG(events);
-    if (error) {
-        note_failure(h, a, error);
-        attempt_done(a);
-        loop_job_defer(&h->step);
+    if (!error) {
+        win(a);
         return;
     }
-    to = a->to;
-    loop_io_stop(&a->io);
-    fd = a->fd;
-    a->fd = -1;
-    h->open--;
-    destroy(h);
-    fn(fn_arg, &fd, &to, NULL);
-    sock_close(&fd);
+    note_failure(h, a, error);
+    attempt_done(a);
+    loop_job_defer(&h->step);
 }
 
-/* 0: under way; -1: failed at once, as without a route to that family. */
+/* 1: done, and with it `h` is gone; 0: under way; -1: failed at once, as without a route
+ * to that family. */
 static int begin(struct happy *h, struct attempt *a)
 {
     struct err e = {0};
@@ -119,6 +125,10 @@ static int begin(struct happy *h, struct attempt *a)
         return -1;
     }
     h->open++;
+    if (sock_is_connected(a->fd)) { /* a neighbour: no need to wait for the loop */
+        win(a);
+        return 1;
+    }
     a->io = loop_io_start(h->loop, a->fd, on_io, a, &e);
     if (!a->io) {
         if (h->why.code == ERR_NONE)
@@ -133,15 +143,17 @@ static int begin(struct happy *h, struct attempt *a)
 static void on_step(void *arg)
 {
     struct happy *h = arg;
+    int begun = -1;
 
     if (h->timed_out) {
         fail(h);
         return;
     }
     loop_timer_stop(&h->stagger);
-    while (h->next < h->n)
-        if (begin(h, &h->at[h->next++]) == 0)
-            break;
+    while (begun < 0 && h->next < h->n)
+        begun = begin(h, &h->at[h->next++]);
+    if (begun > 0)
+        return;
     if (h->open == 0) {
         fail(h);
         return;

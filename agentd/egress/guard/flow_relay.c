@@ -167,16 +167,21 @@ static bool is_up_used(const struct flow *f)
     return !f->gate || f->in.len == 0 || flow_http_wants(f);
 }
 
+static void pass_end(struct flow_pump *p, const struct flow_pump *other,
+                     struct conn *sink)
+{
+    if (!p->is_done && !other->is_done)
+        conn_finish(sink);
+    p->is_done = true;
+}
+
+/* The second end is passed by closing. */
 static void pass_ends(struct flow *f)
 {
-    if (f->up.has_eof && !f->up.is_done && f->up.held.len == 0 && is_up_used(f)) {
-        f->up.is_done = true;
-        conn_finish(f->outer);
-    }
-    if (f->down.has_eof && !f->down.is_done && f->down.held.len == 0) {
-        f->down.is_done = true;
-        conn_finish(f->inner);
-    }
+    if (f->up.has_eof && f->up.held.len == 0 && is_up_used(f))
+        pass_end(&f->up, &f->down, f->outer);
+    if (f->down.has_eof && f->down.held.len == 0)
+        pass_end(&f->down, &f->up, f->inner);
     if (f->up.is_done && f->down.is_done)
         flow_end(f, FLOW_CLOSED);
 }

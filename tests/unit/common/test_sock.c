@@ -179,6 +179,7 @@ static void pair_at(const char *text, int fd[2], struct sock_addr *ret_bound)
     fd[0] = sock_connect(&a, &e);
     assert_int_not_equal(fd[0], -1);
     wait_for(fd[0], POLLOUT);
+    assert_true(sock_is_connected(fd[0]));
     assert_int_equal(sock_error(fd[0]), 0);
     wait_for(l, POLLIN);
     fd[1] = sock_accept(l, &client);
@@ -212,10 +213,38 @@ static void connections_are_made_and_a_reset_is_seen_as_one(void **state)
         fd[0] = sock_connect(&a, NULL);
         if (fd[0] != -1) {
             wait_for(fd[0], POLLOUT);
+            assert_false(sock_is_connected(fd[0]));
             assert_int_equal(sock_error(fd[0]), ECONNREFUSED);
         }
         sock_close(&fd[0]);
     }
+}
+
+/* The kernel drops what does not fit the queue of a listener that nobody serves. */
+static void a_connect_under_way_is_not_connected(void **state)
+{
+    enum {
+        QUEUE = 8
+    };
+    struct sock_addr a;
+    int l, fd[QUEUE];
+
+    (void)state;
+    assert_int_equal(sock_parse("127.0.0.1:0", &a, NULL), 0);
+    l = sock_listen(&a, NULL);
+    assert_int_equal(listen(l, 0), 0);
+    assert_int_equal(sock_local(l, &a), 0);
+    for (size_t i = 0; i < QUEUE; i++) {
+        fd[i] = sock_connect(&a, NULL);
+        assert_int_not_equal(fd[i], -1);
+    }
+    wait_for(fd[0], POLLOUT);
+    assert_true(sock_is_connected(fd[0]));
+    assert_false(sock_is_connected(fd[QUEUE - 1]));
+    assert_int_equal(sock_error(fd[QUEUE - 1]), 0); /* and has not failed */
+    for (size_t i = 0; i < QUEUE; i++)
+        sock_close(&fd[i]);
+    sock_close(&l);
 }
 
 static void unsent_bytes_are_counted(void **state)
@@ -274,6 +303,7 @@ int main(void)
         cmocka_unit_test(a_range_holds_its_addresses_and_no_others),
         cmocka_unit_test(loopback_is_known_in_all_its_forms),
         cmocka_unit_test(connections_are_made_and_a_reset_is_seen_as_one),
+        cmocka_unit_test(a_connect_under_way_is_not_connected),
         cmocka_unit_test(unsent_bytes_are_counted),
         cmocka_unit_test(a_stale_socket_file_is_replaced_and_a_live_one_is_not),
     };
