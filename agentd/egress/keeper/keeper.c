@@ -108,25 +108,32 @@ static int check_ns(const struct keeper *k, const struct keeper_add *a, struct e
     return 0;
 }
 
+/* It is one of ours from now on, with nothing made for it yet. NULL with *e; its namespace
+ * is taken in all cases. */
+static struct kept *take(struct keeper *k, const struct keeper_add *a, struct err *e)
+{
+    struct kept *s = NULL;
+
+    if (check_add(k, a, e) == 0 && check_ns(k, a, e) == 0) {
+        s = kept_new(k, a, a->take_ns);
+        if (!s)
+            (void)err_set(e, ERR_NOMEM, "no memory for a sandbox"); /* NULL says it */
+    }
+    netns_free(*a->take_ns); /* NULL when it is the sandbox's now */
+    *a->take_ns = NULL;
+    if (s)
+        kept_link(s);
+    return s;
+}
+
 int keeper_add(struct keeper *k, const struct keeper_add *a, keeper_done_fn *fn,
                void *arg, struct err *e)
 {
-    struct netns *ns = NULL;
+    struct kept *s = take(k, a, e);
     struct err why;
-    struct kept *s;
 
-    if (check_add(k, a, e) < 0 || check_ns(k, a, e) < 0) {
-        netns_free(*a->take_ns);
-        *a->take_ns = NULL;
-        return -1;
-    }
-    ns = *a->take_ns;
-    *a->take_ns = NULL;
-    s = kept_new(k, a, &ns);
-    netns_free(ns); /* NULL when it was taken */
     if (!s)
-        return err_set(e, ERR_NOMEM, "no memory for a sandbox");
-    kept_link(s);
+        return -1;
     if (kept_make(s, &why) < 0) {
         kept_drop_rules(s);
         kept_free(s);
@@ -171,23 +178,12 @@ static int adopt_veth(struct kept *s, const struct veth *was, struct err *e)
 int keeper_adopt(struct keeper *k, const struct keeper_add *a, const struct veth *was,
                  struct err *e)
 {
-    struct netns *ns = NULL;
+    struct kept *s = take(k, a, e);
     struct err why;
-    struct kept *s;
     int rc;
 
-    if (check_add(k, a, e) < 0 || check_ns(k, a, e) < 0) {
-        netns_free(*a->take_ns);
-        *a->take_ns = NULL;
-        return -1;
-    }
-    ns = *a->take_ns;
-    *a->take_ns = NULL;
-    s = kept_new(k, a, &ns);
-    netns_free(ns); /* NULL when it was taken */
     if (!s)
-        return err_set(e, ERR_NOMEM, "no memory for a sandbox");
-    kept_link(s);
+        return -1;
     rc = s->tier == EGRESS_SEALED ? sealed_make(s, &why) : adopt_veth(s, was, &why);
     if (rc < 0 || watch_kept(s, &why) < 0) {
         kept_free(s); /* a sealed one's table stays there, without a guard */
