@@ -172,64 +172,46 @@ int cmd_attach(int argc, char **argv)
 
 /* -- detach, reload ------------------------------------------------------------------ */
 
-/* The options of a command about one sandbox that is there, and which keeper it asks. 0,
- * or -1 (told). */
-static int read_named(int argc, char **argv, bool needs_policy, struct options *ret,
-                      struct cmd_keeper *ret_k)
+/* Of one sandbox that is there; the new policy with it, where the operation has one. */
+static int change(int argc, char **argv, const char *op, bool has_policy)
 {
-    const struct cmd_option takes[] = {{.name = "--name", .value = &ret->name},
-                                       {.name = "--socket", .value = &ret->socket},
-                                       {.name = "--policy", .value = &ret->policy}};
+    struct options o = {0};
+    const struct cmd_option takes[] = {{.name = "--name", .value = &o.name},
+                                       {.name = "--socket", .value = &o.socket},
+                                       {.name = "--policy", .value = &o.policy}};
+    AUTO(buf_done)
+    struct buf request = BUF_INIT;
+    AUTO(buf_done)
+    struct buf answer = BUF_INIT;
+    struct err e = {.msg = "no memory"};
+    struct cmd_keeper k;
 
-    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes) - !needs_policy) < 0)
-        return -1;
-    if (!ret->name || (needs_policy && !ret->policy)) {
-        tell(argv[0], needs_policy ? "--name ID and --policy FILE are wanted"
-                                   : "--name ID is missing");
-        return -1;
+    if (cmd_options_only(argc, argv, takes, COUNT_OF(takes) - !has_policy) < 0)
+        return EXIT_USAGE;
+    if (!o.name || (has_policy && !o.policy)) {
+        tell(argv[0], has_policy ? "--name ID and --policy FILE are wanted"
+                                 : "--name ID is missing");
+        return EXIT_USAGE;
     }
-    *ret_k = (struct cmd_keeper){.socket = ret->socket, .name = ret->name};
-    return 0;
-}
-
-int cmd_detach(int argc, char **argv)
-{
-    struct options o = {0};
-    AUTO(buf_done)
-    struct buf request = BUF_INIT;
-    AUTO(buf_done)
-    struct buf answer = BUF_INIT;
-    struct err e = {.msg = "no memory"};
-    struct cmd_keeper k;
-
-    if (read_named(argc, argv, false, &o, &k) < 0)
-        return EXIT_USAGE;
+    k = (struct cmd_keeper){.socket = o.socket, .name = o.name};
     if (cmd_keeper_name(o.name, &e) < 0 ||
-        buf_addf(&request, "{\"op\":\"detach\",\"name\":\"%s\"}", o.name) < 0 ||
-        cmd_keeper_ask(&k, buf_span(&request), &answer, &e) < 0)
+        buf_addf(&request, "{\"op\":\"%s\",\"name\":\"%s\"", op, o.name) < 0 ||
+        (has_policy && buf_adds(&request, ",\"policy\":") < 0))
         return tell_err(argv[0], &e);
-    return EXIT_DONE;
-}
-
-int cmd_reload(int argc, char **argv)
-{
-    struct options o = {0};
-    AUTO(buf_done)
-    struct buf request = BUF_INIT;
-    AUTO(buf_done)
-    struct buf answer = BUF_INIT;
-    struct err e = {.msg = "no memory"};
-    struct cmd_keeper k;
-
-    if (read_named(argc, argv, true, &o, &k) < 0)
-        return EXIT_USAGE;
-    if (cmd_keeper_name(o.name, &e) < 0 ||
-        buf_addf(&request, "{\"op\":\"reload\",\"name\":\"%s\",\"policy\":", o.name) < 0)
-        return tell_err(argv[0], &e);
-    if (put_policy(argv[0], o.policy, &request) < 0)
+    if (has_policy && put_policy(argv[0], o.policy, &request) < 0)
         return EXIT_USAGE;
     if (buf_adds(&request, "}") < 0 ||
         cmd_keeper_ask(&k, buf_span(&request), &answer, &e) < 0)
         return tell_err(argv[0], &e);
     return EXIT_DONE;
+}
+
+int cmd_detach(int argc, char **argv)
+{
+    return change(argc, argv, "detach", false);
+}
+
+int cmd_reload(int argc, char **argv)
+{
+    return change(argc, argv, "reload", true);
 }
