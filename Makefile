@@ -204,7 +204,7 @@ check-all:
 	@$(if $(WANTED_UNIT),$(MAKE) --no-print-directory check-unit,echo "no unit test matches $(T)")
 	@$(MAKE) --no-print-directory check-e2e $(if $(T),$(if $(WANTED_UNIT),UNIT_IS_ENOUGH=1))
 tools: $(TOOLS_BIN) $(EXAMPLE_BIN)
-WANTED_UNIT := $(if $(T),$(foreach b,$(UNIT_BIN),$(if $(findstring $(T),$(b)),$(b))),$(UNIT_BIN))
+WANTED_UNIT := $(strip $(if $(T),$(foreach b,$(UNIT_BIN),$(if $(findstring $(T),$(b)),$(b))),$(UNIT_BIN)))
 check-unit: $(WANTED_UNIT)
 	@tests/unit/run.sh $(B) $(WANTED_UNIT)
 PYTEST = BUILD=$(B) $(PYTHON) -m pytest -q -rs -p no:cacheprovider $(if $(T),-k '$(T)') tests/e2e
