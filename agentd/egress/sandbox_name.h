@@ -3,10 +3,13 @@
 #ifndef AGENTD_EGRESS_SANDBOX_NAME_H
 #define AGENTD_EGRESS_SANDBOX_NAME_H
 
+#include "common/err.h"
 #include "common/host.h"
 
 /* A name is as a sandbox id (host_id_parse()); a container's id is cut to 12. */
 #define EGRESS_NAME_MAX HOST_ID_MAX
+/** 0, or -1 with ERR_CONFIG and the rule: it is none, or not written as we write it. */
+int sandbox_name_check(const char *name, struct err *e);
 
 /* A sealed sandbox's own addresses: the IPv4 dummy address (RFC 7600 section 4.8) and one
  * of the discard-only prefix (RFC 6666), so that they are nobody's in any network. Its

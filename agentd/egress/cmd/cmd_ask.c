@@ -11,6 +11,7 @@
 #include "agentd/egress/cmd/cmd_options.h"
 #include "agentd/egress/keeper/control_socket.h"
 #include "agentd/egress/keeper/veth.h"
+#include "agentd/egress/sandbox_name.h"
 #include "agentd/egress/tell.h"
 #include "common/crypto.h"
 #include "common/json.h"
@@ -151,7 +152,7 @@ int cmd_attach(int argc, char **argv)
         tell(argv[0], "only root may attach a policy to a sandbox");
         return EXIT_FAIL;
     }
-    if (o.name ? cmd_keeper_name(o.name, &e) < 0 : make_name(&o, made) < 0)
+    if (o.name ? sandbox_name_check(o.name, &e) < 0 : make_name(&o, made) < 0)
         return tell_err(argv[0], &e);
     if (find_tier(&o, &tier, &e) < 0)
         return tell_err(argv[0], &e);
@@ -194,7 +195,7 @@ static int change(int argc, char **argv, const char *op, bool has_policy)
         return EXIT_USAGE;
     }
     k = (struct cmd_keeper){.socket = o.socket, .name = o.name};
-    if (cmd_keeper_name(o.name, &e) < 0 ||
+    if (sandbox_name_check(o.name, &e) < 0 ||
         buf_addf(&request, "{\"op\":\"%s\",\"name\":\"%s\"", op, o.name) < 0 ||
         (has_policy && buf_adds(&request, ",\"policy\":") < 0))
         return tell_err(argv[0], &e);

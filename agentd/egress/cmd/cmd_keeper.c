@@ -6,19 +6,6 @@
 #include <string.h>
 
 #include "agentd/egress/keeper/control_socket.h"
-#include "common/host.h"
-
-int cmd_keeper_name(const char *name, struct err *e)
-{
-    char id[HOST_ID_MAX + 1];
-
-    if (host_id_parse(span_str(name), id) < 0 || strcmp(id, name) != 0)
-        return err_set(e, ERR_CONFIG,
-                       "\"%.45s\" is no sandbox name: 1 to 40 of a-z 0-9 -, no - at the "
-                       "ends, no --",
-                       name);
-    return 0;
-}
 
 static int ask(struct cmd_keeper *k, const char *path, struct span request,
                struct buf *ret, struct err *e)

@@ -18,8 +18,6 @@ struct cmd_keeper {
     char asked[CMD_KEEPER_PATH_MAX]; /* the one that the answer, or *e, is from */
 };
 
-/** 0: it may be a sandbox's name. */
-int cmd_keeper_name(const char *name, struct err *e);
 /** Ask the keeper that has it: its own `run`, or else the host's service. */
 int cmd_keeper_ask(struct cmd_keeper *k, struct span request, struct buf *ret,
                    struct err *e);

@@ -17,6 +17,7 @@
 #include "agentd/egress/cmd/cmd_keeper.h"
 #include "agentd/egress/cmd/cmd_options.h"
 #include "agentd/egress/keeper/control_socket.h"
+#include "agentd/egress/sandbox_name.h"
 #include "agentd/egress/tell.h"
 #include "common/json.h"
 #include "common/loop.h"
@@ -287,7 +288,7 @@ int cmd_status(int argc, char **argv)
 
     if (cmd_options_only(argc, argv, takes, COUNT_OF(takes)) < 0)
         return EXIT_USAGE;
-    rc = o.name ? cmd_keeper_name(o.name, &e) : 0;
+    rc = o.name ? sandbox_name_check(o.name, &e) : 0;
     if (rc == 0)
         rc = collect(&o, &r, &e);
     if (rc == 0)

@@ -86,15 +86,10 @@ static int read_op(const struct json *o, unsigned seen, enum control_op *ret,
 static int read_name(const struct json *o, char ret[EGRESS_NAME_MAX + 1], struct err *e)
 {
     const char *name = json_str(json_get(o, "name"));
-    char id[HOST_ID_MAX + 1];
 
-    if (host_id_parse(span_str(name), id) < 0 || strcmp(id, name) != 0)
-        return err_set(
-            e, ERR_CONFIG,
-            "\"%.45s\" is no sandbox name: 1 to 40 of a-z 0-9 -, no - at the ends, "
-            "no --",
-            name);
-    memcpy(ret, id, sizeof id);
+    if (sandbox_name_check(name, e) < 0)
+        return -1;
+    memcpy(ret, name, strlen(name) + 1);
     return 0;
 }
 

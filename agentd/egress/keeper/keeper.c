@@ -22,15 +22,10 @@
 
 static int check_add(struct keeper *k, const struct keeper_add *a, struct err *e)
 {
-    char id[HOST_ID_MAX + 1];
-
     if (!a->policy || !*a->take_ns)
         return err_set(e, ERR_CONFIG, "a sandbox needs a policy and a namespace");
-    if (host_id_parse(span_str(a->name), id) < 0 || strcmp(id, a->name) != 0)
-        return err_set(
-            e, ERR_CONFIG,
-            "\"%.45s\" is no sandbox name: 1 to 40 of a-z 0-9 -, no - at the ends",
-            a->name);
+    if (sandbox_name_check(a->name, e) < 0)
+        return -1;
     if (keeper_find(k, a->name))
         return err_set(e, ERR_LIMIT, "a sandbox %s is here already", a->name);
     if (k->n >= KEEPER_SANDBOXES_MAX)

@@ -73,13 +73,9 @@ static int choose_name(struct run *r, struct err *e)
     uint32_t number;
 
     if (r->conf->name) {
-        if (host_id_parse(span_str(r->conf->name), r->name) < 0 ||
-            strcmp(r->name, r->conf->name) != 0)
-            return err_set(
-                e, ERR_CONFIG,
-                "--name: \"%.45s\" is no sandbox name: 1 to %d of a-z 0-9 -, no - "
-                "at the ends, no --",
-                r->conf->name, EGRESS_NAME_MAX);
+        if (sandbox_name_check(r->conf->name, e) < 0)
+            return err_wrap(e, "--name");
+        (void)snprintf(r->name, sizeof r->name, "%s", r->conf->name); /* it fits */
         return 0;
     }
     crypto_random(&number, sizeof number);
