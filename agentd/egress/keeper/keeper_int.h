@@ -137,7 +137,7 @@ struct keeper {
     char resolvers[CHANNEL_TEXT_MAX];
     struct stat resolv_stat;
     struct nft *host;  /* NULL: no rules in the host's namespace */
-    uint32_t nft_port; /* of our nftables sockets in sandboxes, where it was free */
+    uint32_t nft_port; /* of all our nftables sockets, where it was free */
     int host_rt_fd, host_rt_news_fd, host_nflog_fd;
     struct loop_io *host_rt_io;
     bool is_host_stale, wants_host_verify;

@@ -9,13 +9,10 @@
  * (`run` of an ordinary user) has one sandbox, and listens in it.
  *
  * Whose change it was is told by a port id, and that is only one namespace's. So all our
- * nftables sockets in sandboxes have the same: chance, so that nobody has it first or by
- * accident. A namespace where it was taken all the same is listened to by a socket of its
- * own. The listener has it too, here: the kernel tells a change that is echoed, as pins
- * are, to nobody who has the port id that made it, and asks that before it looks for the
- * change's namespace among all that have a number. Nobody else can make such a change: who
- * could has to have the port id in a namespace where our socket holds it. The host's own
- * table has another by chance, as one namespace cannot have two of the same.
+ * nftables sockets have the same: chance, so that nobody has it first or by accident. A
+ * namespace where it was taken all the same is listened to by a socket of its own. The
+ * listener's own is chance too: a change is not told to the port id that made it, and
+ * another namespace's could be that.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 
@@ -43,7 +40,7 @@ int news_nft_socket(struct keeper *k, struct netns *ns, struct err *e)
     int fd = netns_socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
 
     if (fd >= 0)
-        (void)nft_bind(fd, ns ? k->nft_port : news_port());
+        (void)nft_bind(fd, k->nft_port);
     return fd;
 }
 
@@ -108,19 +105,19 @@ void news_resume(struct keeper *k)
 
 int news_start(struct keeper *k, struct err *e)
 {
-    struct nft_ports own = {k->host ? nft_port(k->host) : k->nft_port, k->nft_port};
+    uint32_t own = k->host ? nft_port(k->host) : k->nft_port;
 
     k->news_fd = netns_socket(NULL, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
     if (k->news_fd < 0)
         return -1;
-    if (!nft_bind(k->news_fd, k->nft_port))
+    if (!nft_bind(k->news_fd, news_port()))
         return err_sys(e, "bind a netlink socket");
-    k->has_all_news = nft_monitor_all(k->news_fd);
+    k->has_all_news = (!k->host || own == k->nft_port) && nft_monitor_all(k->news_fd);
     if (!k->host && !k->has_all_news) {
         sock_close(&k->news_fd);
         return 0;
     }
-    if (nft_monitor_start(k->news_fd, &own, e) < 0)
+    if (nft_monitor_start(k->news_fd, own, e) < 0)
         return -1;
     k->news_io = loop_io_start(k->loop, k->news_fd, on_news, k, e);
     if (!k->news_io)
@@ -150,10 +147,9 @@ static void on_sandbox_news(void *arg, unsigned events)
 static int listen_there(struct kept *s, struct err *e)
 {
     struct keeper *k = s->keeper;
-    struct nft_ports own = {nft_port(s->nft), nft_port(s->nft)};
 
     s->news_fd = netns_socket(s->ns, AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER, e);
-    if (s->news_fd < 0 || nft_monitor_start(s->news_fd, &own, e) < 0)
+    if (s->news_fd < 0 || nft_monitor_start(s->news_fd, nft_port(s->nft), e) < 0)
         return -1;
     s->news_io = loop_io_start(k->loop, s->news_fd, on_sandbox_news, s, e);
     if (!s->news_io)

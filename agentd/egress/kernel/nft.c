@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
 #include "agentd/egress/kernel/nft_int.h"
 #include "common/mem.h"
@@ -36,24 +35,8 @@ struct nft {
     size_t n_known, cap_known;
     struct nft_rects guard_for; /* private space of sandboxes that are elsewhere */
     uint32_t next_tag;
-    bool renews; /* the kernel changes the end of an element that is there */
     struct nft_pin_key pin4[NFT_PINS], pin6[NFT_PINS];
 };
-
-/* Linux 6.12; older ones keep the old end without a word, so that they cannot be asked. */
-static bool does_renew(void)
-{
-    struct utsname u;
-    unsigned major, minor;
-
-    return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
-           (major > 6 || (major == 6 && minor >= 12));
-}
-
-void nft_pin_as_before(struct nft *n)
-{
-    n->renews = false;
-}
 
 struct nft *nft_open(int *take_fd, struct err *e)
 {
@@ -67,7 +50,6 @@ struct nft *nft_open(int *take_fd, struct err *e)
     n->magic = NFT_MAGIC;
     memcpy(n->table, EGRESS_NFT, sizeof EGRESS_NFT);
     batch_init(&n->batch, n->table, 0);
-    n->renews = does_renew();
     if (link_open(&n->link, take_fd, e) < 0) {
         mem_free(n);
         return NULL;
@@ -462,24 +444,22 @@ int nft_uninstall(struct nft *n, struct err *e)
 
 /* -- pins ---------------------------------------------------------------------------- */
 
-/* Deleting what is not there is an error, and where an element keeps its end whatever is
- * said it must go first: added without an end, taken out, and added with it, in one batch,
- * is right everywhere. Where the kernel changes the end, one message does; the others
- * would cost as much again, and each removal a look at shrinking the set's table. */
-static void put_pins(struct nft *n, const char *set, const struct nft_pin_key *k,
+/* Newer kernels change the timeout of an element that is there, older ones keep the old
+ * without a word. Added without one, taken out, added with it, in one batch, is right on
+ * both, whether it was there or not. */
+static void put_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
                      size_t count, uint32_t len)
 {
-    size_t live = 0, kept;
+    size_t live = 0;
 
+    if (count == 0)
+        return;
+    build_pins(b, set, k, count, len, NFT_PIN_ADD);
+    build_pins(b, set, k, count, len, NFT_PIN_DROP);
     while (live < count && k[live].timeout_ms > 0)
         live++;
-    kept = n->renews ? live : 0;
-    if (kept < count) {
-        build_pins(&n->batch, set, k + kept, count - kept, len, NFT_PIN_ADD);
-        build_pins(&n->batch, set, k + kept, count - kept, len, NFT_PIN_DROP);
-    }
     if (live > 0)
-        build_pins(&n->batch, set, k, live, len, NFT_PIN_TIMED);
+        build_pins(b, set, k, live, len, NFT_PIN_TIMED);
 }
 
 /* Lasting ones from the front, those to take out from the back; twice the same is
@@ -536,8 +516,8 @@ int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_
             n4 = sort_pin(n->pin4, n4, &x, *len);
     }
     link_begin(&n->link, &n->batch, n->table);
-    put_pins(n, NFT_SET_PIN4, n->pin4, n4, len4);
-    put_pins(n, NFT_SET_PIN6, n->pin6, n6, len6);
+    put_pins(&n->batch, NFT_SET_PIN4, n->pin4, n4, len4);
+    put_pins(&n->batch, NFT_SET_PIN6, n->pin6, n6, len6);
     return link_commit(&n->link, &n->batch, e);
 }
 

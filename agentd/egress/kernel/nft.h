@@ -139,18 +139,12 @@ int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sand
 
 /* -- another program's changes ------------------------------------------------------- */
 
-/** Port ids whose changes are ours. */
-struct nft_ports {
-    uint32_t here;  /* in the listener's namespace */
-    uint32_t there; /* in all others */
-};
-/** A second NETLINK_NETFILTER socket, subscribed to NFNLGRP_NFTABLES; -1 with *e. The
- *  kernel leaves our own changes out. */
-int nft_monitor_start(int fd, const struct nft_ports *own, struct err *e);
+/** A second NETLINK_NETFILTER socket, subscribed to NFNLGRP_NFTABLES; -1 with *e.
+ *  @own  a port id whose changes are ours: the kernel leaves them out */
+int nft_monitor_start(int fd, uint32_t own, struct err *e);
 /** Before nft_monitor_start(): of all namespaces that have a number here (rt_nsid()), too.
- *  False: the kernel refuses (CAP_NET_BROADCAST). Port ids are one namespace's: both of
- *  `own` must be ours wherever they are. Bound to `own.there` itself (nft_bind()), which
- *  it may be in its own namespace, it costs a pin elsewhere nothing. */
+ *  False: the kernel refuses (CAP_NET_BROADCAST). Port ids are one namespace's: `own` must
+ *  be ours in all of them. */
 bool nft_monitor_all(int fd);
 
 /** One message, of one transaction. */

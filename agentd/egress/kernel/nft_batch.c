@@ -187,8 +187,7 @@ void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *
 {
     bool is_drop = how == NFT_PIN_DROP;
     uint16_t type = is_drop ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM;
-    struct nlmsghdr *m =
-        batch_message(b, type, NLM_F_ECHO | (is_drop ? 0 : NLM_F_CREATE));
+    struct nlmsghdr *m = batch_message(b, type, is_drop ? 0 : NLM_F_CREATE);
     struct nlattr *list;
 
     if (m == NULL)

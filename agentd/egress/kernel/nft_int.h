@@ -157,10 +157,7 @@ void build_elems(struct nft_batch *b, const char *set, const struct nft_elem *e,
                  size_t n);
 void build_elems_drop(struct nft_batch *b, const char *set, const struct nft_elem *e,
                       size_t n);
-/** For pins, which must cost little: without libnftnl's objects. At most NFT_PINS. The
- *  kernel is asked for an echo: then it tells the change to no listener that has our own
- *  port id, and has not to find out which namespaces it knows (docs/PERFORMANCE.md). The
- *  echo itself our socket refuses. */
+/** For pins, which must cost little: without libnftnl's objects. At most NFT_PINS. */
 struct nft_pin_key {
     uint8_t key[NFT_KEY_MAX];
     uint64_t timeout_ms;
@@ -172,8 +169,6 @@ enum nft_pin_how {
 };
 void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
                 size_t n, uint32_t len, enum nft_pin_how how);
-/** Pins as a kernel before 6.12 needs them, whatever this one is. */
-void nft_pin_as_before(struct nft *n);
 
 void build_counter(struct nft_batch *b, const char *name);
 void build_quota(struct nft_batch *b, const char *name, uint64_t bytes);

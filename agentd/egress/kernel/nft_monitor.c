@@ -24,13 +24,12 @@ enum {
     MONITOR_READS = 64, /* in one call; the rest waits for the next */
 };
 
-/* Whether the first header's port id is one of ours. Filters load in network byte order. */
-static int leave_out(int fd, const struct nft_ports *own, struct err *e)
+/* Whether the first header's port id is `own`. Filters load in network byte order. */
+static int leave_out(int fd, uint32_t own, struct err *e)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_pid)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(own->here), 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(own->there), 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(own), 0, 1),
         BPF_STMT(BPF_RET | BPF_K, 0),
         BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
     };
@@ -48,7 +47,7 @@ bool nft_monitor_all(int fd)
     return setsockopt(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &on, sizeof(on)) == 0;
 }
 
-int nft_monitor_start(int fd, const struct nft_ports *own, struct err *e)
+int nft_monitor_start(int fd, uint32_t own, struct err *e)
 {
     struct sockaddr_nl a = {.nl_family = AF_NETLINK};
     int group = NFNLGRP_NFTABLES, size = MONITOR_BUF;

@@ -10,10 +10,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -82,28 +80,6 @@ static bool message_error(const struct nlmsghdr *m, int *ret_error)
 
 /* -- opening ------------------------------------------------------------------------- */
 
-/* Echoes of pins: news of elements, but not of a dump, and of the table's new number.
- * Filters load in network byte order. */
-static int refuse_echoes(int fd, struct err *e)
-{
-    const uint32_t table = NFNL_SUBSYS_NFTABLES << 8;
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_type)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(table | NFT_MSG_NEWGEN), 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(table | NFT_MSG_NEWSETELEM), 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(table | NFT_MSG_DELSETELEM), 0, 3),
-        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_flags)),
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, htons(NLM_F_MULTI), 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, 0),
-        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
-    };
-    struct sock_fprog p = {.len = COUNT_OF(code), .filter = code};
-
-    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof(p)) < 0
-               ? err_sys(e, "refuse echoes on a netlink socket")
-               : 0;
-}
-
 static int set_up(struct nft_link *l, struct err *e)
 {
     struct sockaddr_nl a = {.nl_family = AF_NETLINK};
@@ -127,7 +103,7 @@ static int set_up(struct nft_link *l, struct err *e)
     (void)setsockopt(l->fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
     if (setsockopt(l->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
         (void)setsockopt(l->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-    return refuse_echoes(l->fd, e);
+    return 0;
 }
 
 bool nft_bind(int fd, uint32_t port)

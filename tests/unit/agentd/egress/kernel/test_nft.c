@@ -79,13 +79,11 @@ static void networks(void)
     egress_ns_done(&s);
 }
 
-static void pins_of(bool is_before)
+static void pins(void)
 {
     struct egress_ns s;
 
     egress_ns_seal(&s, plain);
-    if (is_before)
-        nft_pin_as_before(s.nft);
     egress_ns_pin(s.nft, 1, "93.184.216.34:5432", 60);
     egress_ns_pin(s.nft, 1, "[2606:2800:220:1::1]:5432", 60);
     NEED(egress_ns_lands(&s, "93.184.216.34:5432"));
@@ -106,48 +104,21 @@ static void pins_of(bool is_before)
     egress_ns_done(&s);
 }
 
-static void pins(void)
-{
-    pins_of(false);
-}
-
-static void pins_before(void)
-{
-    pins_of(true);
-}
-
-/* A pin that ended refuses new connections; one that is renewed in time does not; one
- * that is made shorter ends then. */
-static void pins_end_of(bool is_before)
+/* A pin that ended refuses new connections; one that is renewed in time does not. */
+static void pins_end(void)
 {
     struct egress_ns s;
     struct timespec wait = {.tv_sec = 2, .tv_nsec = 100000000};
 
     egress_ns_seal(&s, plain);
-    if (is_before)
-        nft_pin_as_before(s.nft);
     egress_ns_pin(s.nft, 1, "93.184.216.34:5432", 1);
     egress_ns_pin(s.nft, 1, "93.184.216.35:5432", 1);
     egress_ns_pin(s.nft, 1, "93.184.216.35:5432", 60);
-    egress_ns_pin(s.nft, 1, "93.184.216.36:5432", 60);
-    egress_ns_pin(s.nft, 1, "93.184.216.36:5432", 1);
     NEED(egress_ns_lands(&s, "93.184.216.34:5432"));
-    NEED(egress_ns_lands(&s, "93.184.216.36:5432"));
     NEED(nanosleep(&wait, NULL) == 0);
     NEED(is_refused(egress_ns_connect("93.184.216.34:5432", NULL)));
     NEED(egress_ns_lands(&s, "93.184.216.35:5432"));
-    NEED(is_refused(egress_ns_connect("93.184.216.36:5432", NULL)));
     egress_ns_done(&s);
-}
-
-static void pins_end(void)
-{
-    pins_end_of(false);
-}
-
-static void pins_end_before(void)
-{
-    pins_end_of(true);
 }
 
 /* -- the rest of the world ----------------------------------------------------------- */
@@ -587,14 +558,12 @@ static void monitor(void)
         {drop_floor, "floor4"}, {drop_table, "gone"},
     };
     struct nft_base base = {.tier = EGRESS_SEALED};
-    struct nft_ports own;
     struct egress_ns s;
     int fd =
         socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_NETFILTER);
 
     egress_ns_seal(&s, plain);
-    own.here = own.there = nft_port(s.nft);
-    NEED_OK(nft_monitor_start(fd, &own, &e));
+    NEED_OK(nft_monitor_start(fd, nft_port(s.nft), &e));
     egress_ns_pin(s.nft, 1, "93.184.216.34:5432", 60);
     egress_ns_policy(&s, plain);
     NEED(nft_monitor_read(s.nft, fd) == NFT_CHANGE_NONE);
@@ -709,8 +678,6 @@ BOTH(floor_private_denied_and_unpinned_are_refused_at_once, unpinned_and_floor)
 BOTH(allowed_networks_land_at_the_guard, networks)
 BOTH(a_pin_opens_its_address_and_port_and_nothing_else, pins)
 BOTH(a_pin_that_ended_refuses_and_a_renewed_one_does_not, pins_end)
-BOTH(pins_as_older_kernels_need_them_open_the_same, pins_before)
-BOTH(pins_as_older_kernels_need_them_end_the_same, pins_end_before)
 BOTH(what_is_neither_tcp_nor_dns_is_refused, other_protocols)
 BOTH(dns_is_captured_to_any_address_and_answered_from_it, dns)
 BOTH(programs_reach_each_other_but_not_the_guards_ports, own_loopback)
@@ -736,8 +703,6 @@ int main(void)
         cmocka_unit_test(allowed_networks_land_at_the_guard),
         cmocka_unit_test(a_pin_opens_its_address_and_port_and_nothing_else),
         cmocka_unit_test(a_pin_that_ended_refuses_and_a_renewed_one_does_not),
-        cmocka_unit_test(pins_as_older_kernels_need_them_open_the_same),
-        cmocka_unit_test(pins_as_older_kernels_need_them_end_the_same),
         cmocka_unit_test(what_is_neither_tcp_nor_dns_is_refused),
         cmocka_unit_test(dns_is_captured_to_any_address_and_answered_from_it),
         cmocka_unit_test(programs_reach_each_other_but_not_the_guards_ports),

@@ -5,7 +5,6 @@
 #include <linux/netlink.h>
 #include <sched.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "agentd/egress/kernel/rt.h"
 #include "common/sock.h"
@@ -16,8 +15,6 @@ enum {
     OURS = 0x50000001, /* port ids */
     LISTENER = 0x50000002,
 };
-
-static const struct nft_ports ours = {OURS, OURS};
 
 static int netlink(int protocol)
 {
@@ -87,7 +84,7 @@ static void all_namespaces(void)
 
     NEED(nft_bind(fd, LISTENER));
     NEED(nft_monitor_all(fd));
-    NEED_OK(nft_monitor_start(fd, &ours, &e));
+    NEED_OK(nft_monitor_start(fd, OURS, &e));
     here = table_of_ours();
     NEED(unshare(CLONE_NEWNET) == 0);
     there = table_of_ours();
@@ -109,55 +106,13 @@ static void all_namespaces(void)
     sock_close(&fd);
 }
 
-static unsigned waiting(int fd)
-{
-    static struct nft_news got;
-    unsigned n = 0;
-
-    while (nft_monitor_next(fd, &got) == NFT_GOT_NEWS)
-        n++;
-    return n;
-}
-
-/* A pin made elsewhere with the port id that listens here, and to one who has another and
- * leaves nothing out, as `nft monitor` does. */
-static void pins_are_not_for_us(void)
-{
-    static const char policy[] = "{\"version\":1,\"allow\":[\"db.example.com:5432\"]}";
-    static const struct nft_ports none = {LISTENER, LISTENER};
-    int rt = netlink(NETLINK_ROUTE), fd = netlink(NETLINK_NETFILTER);
-    int other = netlink(NETLINK_NETFILTER), ns;
-    uint32_t first = (uint32_t)getpid(); /* what a socket gets that asks for none */
-    struct egress_ns s;
-
-    NEED(nft_bind(fd, first) && nft_bind(other, LISTENER));
-    NEED(nft_monitor_all(fd) && nft_monitor_all(other));
-    NEED_OK(nft_monitor_start(fd, &none, &e));
-    NEED_OK(nft_monitor_start(other, &none, &e));
-    NEED(unshare(CLONE_NEWNET) == 0);
-    ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    NEED_OK(rt_nsid(rt, ns, &e));
-    egress_ns_seal(&s, policy);
-    NEED(nft_port(s.nft) == first);
-    NEED(waiting(fd) > 0 && waiting(other) > 0); /* what is not echoed comes to both */
-    egress_ns_pin(s.nft, 1, "93.184.216.34:5432", 60);
-    egress_ns_pin(s.nft, 1, "[2606:2800:220:1::1]:5432", 60);
-    egress_ns_pin(s.nft, 1, "93.184.216.34:5432", 0);
-    NEED(waiting(fd) == 0 && waiting(other) > 0);
-    egress_ns_done(&s);
-    sock_close(&ns);
-    sock_close(&rt);
-    sock_close(&fd);
-    sock_close(&other);
-}
-
 static void own_namespace(void)
 {
     int fd = netlink(NETLINK_NETFILTER);
     bool touches;
     struct nft *n;
 
-    NEED_OK(nft_monitor_start(fd, &ours, &e));
+    NEED_OK(nft_monitor_start(fd, OURS, &e));
     n = table_of_ours();
     NEED(news(fd, -1, n, &touches) == 0);
     foreign(EGRESS_NFT, flush_output);
@@ -172,7 +127,7 @@ static void lost_news(void)
     struct nft_base base = {.tier = EGRESS_SEALED};
     struct nft *n;
 
-    NEED_OK(nft_monitor_start(fd, &ours, &e));
+    NEED_OK(nft_monitor_start(fd, OURS, &e));
     NEED(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof least) == 0);
     n = table_of_ours();
     for (int i = 0; i < 64; i++)
@@ -199,7 +154,6 @@ static void lost_news(void)
     }
 
 BOTH(one_socket_hears_of_numbered_namespaces_but_not_of_our_own_changes, all_namespaces)
-BOTH(a_pin_is_not_told_to_our_port_and_is_to_others, pins_are_not_for_us)
 BOTH(a_socket_there_hears_of_others_changes_only, own_namespace)
 BOTH(news_that_did_not_fit_are_said_to_be_lost, lost_news)
 
@@ -208,7 +162,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(
             one_socket_hears_of_numbered_namespaces_but_not_of_our_own_changes),
-        cmocka_unit_test(a_pin_is_not_told_to_our_port_and_is_to_others),
         cmocka_unit_test(a_socket_there_hears_of_others_changes_only),
         cmocka_unit_test(news_that_did_not_fit_are_said_to_be_lost),
     };
