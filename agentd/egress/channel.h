@@ -10,10 +10,10 @@
  *
  *   keeper -> guard                                  guard -> keeper
  *   HELLO     audit fd, resolvers, floor             READY
- *   SANDBOX   name, tier; listener fds, policy memfd IN_FORCE   (or REFUSED with why)
- *   POLICY    policy memfd                           IN_FORCE   (flows cut that are no longer allowed)
+ *   SANDBOX   name, tier, tag of its pins; listeners IN_FORCE   (or REFUSED with why)
+ *             and other fds, policy memfd
+ *   POLICY    tag of its pins; policy memfd          IN_FORCE   (flows cut that are no longer allowed)
  *   REMOVE                                           REMOVED    (last records written)
- *   PINNED    seq, errno                             PIN        seq, addresses, ports, seconds
  *   REPLY     seq, fd                                WANT_REPLY seq, address (a UDP socket bound to it)
  *   WHO       seq, pid, comm, uid                    ASK_WHO    seq, the connection
  *   FLOOR     addresses of the host, resolvers
@@ -27,7 +27,6 @@
 #ifndef AGENTD_EGRESS_CHANNEL_H
 #define AGENTD_EGRESS_CHANNEL_H
 
-#include "agentd/egress/kernel/nft.h"
 #include "agentd/egress/policy/ip.h"
 #include "agentd/egress/sandbox_name.h"
 #include "common/err.h"
@@ -39,7 +38,6 @@ enum channel_type {
     CHANNEL_SANDBOX,
     CHANNEL_POLICY,
     CHANNEL_REMOVE,
-    CHANNEL_PINNED,
     CHANNEL_REPLY,
     CHANNEL_WHO,
     CHANNEL_FLOOR,
@@ -48,7 +46,6 @@ enum channel_type {
     CHANNEL_IN_FORCE,
     CHANNEL_REFUSED,
     CHANNEL_REMOVED,
-    CHANNEL_PIN,
     CHANNEL_WANT_REPLY,
     CHANNEL_ASK_WHO,
     CHANNEL_COUNTS,
@@ -59,11 +56,10 @@ const char *channel_type_name(enum channel_type t);
 /** Which side sends it: what comes from the wrong one is a broken channel. */
 bool channel_is_keepers(enum channel_type t);
 
-#define CHANNEL_FDS       6
+#define CHANNEL_FDS       7
 #define CHANNEL_FLOOR_MAX 256
-#define CHANNEL_PINS      64
 #define CHANNEL_TEXT_MAX  1024
-#define CHANNEL_VERSION   1
+#define CHANNEL_VERSION   2
 #define CHANNEL_WIRE_MAX  8192 /* of one record */
 #define CHANNEL_INDEX_MAX 65535
 #define CHANNEL_WHO_PER_S 20 /* ASK_WHO that are answered, a sandbox: each reads /proc */
@@ -76,6 +72,7 @@ enum {
     CHANNEL_FD_UDP6,
     CHANNEL_FD_NFLOG,
     CHANNEL_FD_POLICY,    /* POLICY and PROPOSAL: here too */
+    CHANNEL_FD_PIN,       /* to tell the kernel pins: see pin.h */
     CHANNEL_FD_AUDIT = 0, /* HELLO */
     CHANNEL_FD_REPLY = 0, /* REPLY; none when `error` says why */
 };
@@ -92,17 +89,16 @@ struct channel_msg {
     enum channel_type type;
     uint32_t sandbox; /* index */
     uint32_t seq;
-    int32_t error; /* PINNED, REPLY: errno; 0: done */
+    int32_t error; /* REPLY: errno; 0: done */
     enum egress_tier tier;
     char name[EGRESS_NAME_MAX + 1];
+    uint32_t tag; /* SANDBOX, POLICY: nft_tag(); 0: the kernel has no rules of it */
     struct ip_addr from, to; /* ASK_WHO; WANT_REPLY: to */
     uint16_t from_port, to_port;
     uint8_t protocol;
     int32_t pid; /* WHO; 0: not known */
     uint32_t uid;
     char comm[16];
-    struct nft_pin pin[CHANNEL_PINS];
-    uint32_t n_pins;
     struct ip_net floor[CHANNEL_FLOOR_MAX]; /* HELLO, FLOOR */
     uint32_t n_floor;
     struct channel_counts counts;

@@ -24,7 +24,7 @@ enum part {
     P_FROM = 1 << 2,
     P_TO = 1 << 3, /* with the protocol */
     P_WHO = 1 << 4,
-    P_PINS = 1 << 5,
+    P_TAG = 1 << 5,
     P_FLOOR = 1 << 6,
     P_COUNTS = 1 << 7,
     P_TEXT = 1 << 8,
@@ -41,11 +41,11 @@ static const struct shape {
 } shapes[CHANNEL_TYPE_COUNT] = {
     [CHANNEL_NONE] = {.name = "NONE"},
     [CHANNEL_HELLO] = {"HELLO", P_FLOOR | P_TEXT, 0, FD(CHANNEL_FD_AUDIT), true, false},
-    [CHANNEL_SANDBOX] = {"SANDBOX", P_NAME, FD(CHANNEL_FD_POLICY),
-                         FDS_LISTENERS | FD(CHANNEL_FD_NFLOG), true, true},
-    [CHANNEL_POLICY] = {"POLICY", 0, FD(CHANNEL_FD_POLICY), 0, true, true},
+    [CHANNEL_SANDBOX] = {"SANDBOX", P_NAME | P_TAG, FD(CHANNEL_FD_POLICY),
+                         FDS_LISTENERS | FD(CHANNEL_FD_NFLOG) | FD(CHANNEL_FD_PIN), true,
+                         true},
+    [CHANNEL_POLICY] = {"POLICY", P_TAG, FD(CHANNEL_FD_POLICY), 0, true, true},
     [CHANNEL_REMOVE] = {"REMOVE", 0, 0, 0, true, true},
-    [CHANNEL_PINNED] = {"PINNED", P_ERROR, 0, 0, true, true},
     [CHANNEL_REPLY] = {"REPLY", P_ERROR, 0, FD(CHANNEL_FD_REPLY), true, true},
     [CHANNEL_WHO] = {"WHO", P_WHO, 0, 0, true, true},
     [CHANNEL_FLOOR] = {"FLOOR", P_FLOOR | P_TEXT, 0, 0, true, false},
@@ -54,7 +54,6 @@ static const struct shape {
     [CHANNEL_IN_FORCE] = {"IN_FORCE", 0, 0, 0, false, true},
     [CHANNEL_REFUSED] = {"REFUSED", P_TEXT, 0, 0, false, true},
     [CHANNEL_REMOVED] = {"REMOVED", 0, 0, 0, false, true},
-    [CHANNEL_PIN] = {"PIN", P_PINS, 0, 0, false, true},
     [CHANNEL_WANT_REPLY] = {"WANT_REPLY", P_TO, 0, 0, false, true},
     [CHANNEL_ASK_WHO] = {"ASK_WHO", P_FROM | P_TO, 0, 0, false, true},
     [CHANNEL_COUNTS] = {"COUNTS", P_COUNTS, 0, 0, false, true},
@@ -186,21 +185,6 @@ static void put_who(struct wr *w, const struct channel_msg *m)
     put(w, m->comm, n);
 }
 
-static void put_pins(struct wr *w, const struct channel_msg *m)
-{
-    if (m->n_pins < 1 || m->n_pins > CHANNEL_PINS) {
-        w->bad = true;
-        return;
-    }
-    put_uint(w, m->n_pins, 1);
-    for (size_t i = 0; i < m->n_pins; i++) {
-        w->bad |= m->pin[i].port == 0;
-        put_addr(w, &m->pin[i].addr);
-        put_uint(w, m->pin[i].port, 2);
-        put_uint(w, m->pin[i].ttl_s, 4);
-    }
-}
-
 static void put_floor(struct wr *w, const struct channel_msg *m)
 {
     if (m->n_floor > CHANNEL_FLOOR_MAX) {
@@ -262,8 +246,8 @@ static void put_part(struct wr *w, unsigned part, const struct channel_msg *m)
     case P_WHO:
         put_who(w, m);
         break;
-    case P_PINS:
-        put_pins(w, m);
+    case P_TAG:
+        put_uint(w, m->tag, 4);
         break;
     case P_FLOOR:
         put_floor(w, m);
@@ -359,20 +343,6 @@ static void get_who(struct wire_rd *r, struct channel_msg *m)
     r->bad |= strlen(m->comm) != n;
 }
 
-static void get_pins(struct wire_rd *r, struct channel_msg *m)
-{
-    uint32_t n = wire_rd_uint(r, 1);
-
-    r->bad |= n < 1 || n > CHANNEL_PINS;
-    for (size_t i = 0; i < n && !r->bad; i++) {
-        get_addr(r, &m->pin[i].addr);
-        m->pin[i].port = (uint16_t)wire_rd_uint(r, 2);
-        m->pin[i].ttl_s = wire_rd_uint(r, 4);
-        r->bad |= m->pin[i].port == 0;
-    }
-    m->n_pins = n;
-}
-
 static void get_floor(struct wire_rd *r, struct channel_msg *m)
 {
     uint32_t n = wire_rd_uint(r, 2);
@@ -432,8 +402,8 @@ static void get_part(struct wire_rd *r, unsigned part, struct channel_msg *m)
     case P_WHO:
         get_who(r, m);
         break;
-    case P_PINS:
-        get_pins(r, m);
+    case P_TAG:
+        m->tag = wire_rd_uint(r, 4);
         break;
     case P_FLOOR:
         get_floor(r, m);

@@ -18,10 +18,11 @@ int sandbox_name_check(const char *name, struct err *e);
 #define EGRESS_SEALED_IP6 "100::8"
 
 /* Marks packets on their way to the guard; also the routing table's number on a host. */
-#define EGRESS_MARK  0x54470001u
-#define EGRESS_TABLE 54470
-#define EGRESS_NFLOG 5447            /* group */
-#define EGRESS_NFT   "agentd_egress" /* the nftables table, inet and netdev */
+#define EGRESS_MARK     0x54470001u
+#define EGRESS_PIN_MARK 0x54470002u /* of pins on a host: see pin.h */
+#define EGRESS_TABLE    54470
+#define EGRESS_NFLOG    5447            /* group */
+#define EGRESS_NFT      "agentd_egress" /* the nftables table, inet and netdev */
 
 enum egress_tier {
     EGRESS_SEALED, /* a namespace with nothing but lo */

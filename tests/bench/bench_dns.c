@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Questions a second through a sandbox's name server on a UDP socket: names that are
- * in the table, as most are. The keeper and its kernel are a function that says yes;
- * a child asks. */
+ * in the table, as most are. The keeper is a function that says yes, the kernel's sets a
+ * socket that nobody reads; a child asks. */
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -127,11 +127,9 @@ static void on_keeper(void *arg, unsigned events)
 
     UNUSED_ARG(events);
     while (channel_recv(b->keeper, &m, NULL) > 0) {
-        channel_msg_init(&r, m.type == CHANNEL_PIN ? CHANNEL_PINNED : CHANNEL_REPLY,
-                         m.sandbox);
+        channel_msg_init(&r, CHANNEL_REPLY, m.sandbox);
         r.seq = m.seq;
-        if (m.type != CHANNEL_PIN)
-            r.fd[CHANNEL_FD_REPLY] = b->reply;
+        r.fd[CHANNEL_FD_REPLY] = b->reply;
         need(channel_send(b->keeper, &r, NULL) == 0, "keeper");
         channel_msg_done(&m);
     }
@@ -192,7 +190,7 @@ int main(void)
                                  "1000000}}";
     static struct policy_faults faults;
     static struct bench b;
-    struct sock_addr at, up;
+    struct sock_addr at, up, pins;
     int take[2] = {-1, -1}, pair[2];
 
     take[0] = udp(&at);
@@ -213,6 +211,9 @@ int main(void)
     b.ward.guard = &b.guard;
     b.ward.index = 1;
     memcpy(b.ward.name, "bench", 6);
+    b.ward.tag = 1;
+    b.ward.pin_fd = udp(&pins);
+    need(connect(b.ward.pin_fd, &pins.u.sa, pins.len) == 0, "pins");
     b.ward.policy = policy_compile(span_str(policy), NULL, &faults);
     need(b.ward.policy != NULL, faults.n ? faults.at[0].text : "policy");
     b.ward.names = names_new(&b.ward, NULL);

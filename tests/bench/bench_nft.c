@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "agentd/egress/kernel/nft.h"
+#include "agentd/egress/kernel/pin.h"
 #include "common/mem.h"
 #include "tests/support/own_ns.h"
 #include "tests/support/samples.h"
@@ -105,34 +106,53 @@ static void fill(struct nft_sandbox *s, uint32_t index, const struct policy *p)
     };
 }
 
-/* One answer with `n` addresses, for a sandbox anywhere in the table. */
-static void pins(struct nft *n, unsigned sandboxes, unsigned addresses, const char *name)
+static int open_pins(const struct nft *n)
 {
-    static uint64_t took[PINS];
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     struct err e = {0};
 
+    need(fd >= 0, "socket", NULL);
+    need(pin_tie(fd, nft_pin_mark(n), &e) == 0, "tie", &e);
+    return fd;
+}
+
+static struct pin pin_of(unsigned i, unsigned k)
+{
+    struct pin p = {.port = 5432, .life_s = 60};
+
+    p.addr =
+        k % 2 == 0
+            ? (struct ip_addr){.family = AF_INET,
+                               .bytes = {93, (uint8_t)k, (uint8_t)(i >> 8), (uint8_t)i}}
+            : (struct ip_addr){
+                  .family = AF_INET6,
+                  .bytes = {0x20, 1, (uint8_t)(i >> 8), (uint8_t)i, (uint8_t)k}};
+    return p;
+}
+
+/* One answer with so many addresses, for a sandbox anywhere in the table. */
+static void pins(const struct nft *n, unsigned sandboxes, unsigned addresses,
+                 const char *name)
+{
+    static uint64_t took[PINS];
+    int fd = open_pins(n);
+
     for (unsigned i = 0; i < PINS; i++) {
-        struct nft_pin pin[8] = {{{0}, 0, 0}};
-        uint32_t index = 1 + i * 7919 % sandboxes;
+        uint32_t tag = nft_tag(n, 1 + i * 7919 % sandboxes);
+        struct pin pin[8];
+        int error = 0;
         uint64_t t;
 
         for (unsigned k = 0; k < addresses; k++)
-            pin[k] = (struct nft_pin){
-                .addr = {.family = k % 2 == 0 ? AF_INET : AF_INET6,
-                         .bytes = {0x20, 1, (uint8_t)(i >> 8), (uint8_t)i, (uint8_t)k}},
-                .port = 5432,
-                .ttl_s = 60};
-        if (addresses == 1)
-            memset(pin[0].addr.bytes + 4, 0, 12);
-        for (unsigned k = 0; k < addresses; k += 2)
-            pin[k].addr = (struct ip_addr){
-                .family = AF_INET,
-                .bytes = {93, (uint8_t)k, (uint8_t)(i >> 8), (uint8_t)i}};
+            pin[k] = pin_of(i, k);
         t = samples_now();
-        need(nft_pin(n, index, pin, addresses, &e) == 0, "pin", &e);
+        for (unsigned k = 0; k < addresses && error == 0; k++)
+            error = pin_put(fd, tag, &pin[k]);
         took[i] = samples_now() - t;
+        need(error == 0, strerror(error), NULL);
     }
     samples_print(name, took, PINS);
+    (void)close(fd);
 }
 
 static void swaps(struct nft *n, struct nft_sandbox *s, const char *name)
@@ -166,7 +186,7 @@ int main(void)
     double before;
     uint64_t t;
 
-    if (own_ns_enter(CLONE_NEWNET) < 0) {
+    if (own_ns_enter(CLONE_NEWNET) < 0 || !own_ns_lo_up()) {
         (void)printf("left out: this kernel gives no network namespace here\n");
         return 0;
     }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pin before its reply, the whole way: guard, keeper, kernel, keeper, guard.
- * The keeper is the real one with SANDBOXES sealed namespaces; it starts its
- * guard as /proc/self/exe, which is this program again, and that plays a guard's
- * part with the guard's own end of the channel: it says READY, takes the
- * sandboxes, and pins. Needs root.
+ * A pin before its reply: what the guard does between having an answer's addresses and
+ * being allowed to send it. The keeper is the real one with SANDBOXES sealed namespaces;
+ * it starts its guard as /proc/self/exe, which is this program again, and that plays a
+ * guard's part with the guard's own end of the channel: it says READY, takes the
+ * sandboxes with their sockets and tags, and pins, in one after the other. Needs root.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -18,6 +18,7 @@
 
 #include "agentd/egress/guard/keeper_link.h"
 #include "agentd/egress/keeper/keeper.h"
+#include "agentd/egress/kernel/pin.h"
 #include "common/log.h"
 #include "tests/support/samples.h"
 
@@ -37,59 +38,63 @@ static void need(bool ok, const char *what, const struct err *e)
 
 /* -- the guard's part ---------------------------------------------------------------- */
 
-struct asker {
+struct pinner {
     struct loop *loop;
     struct keeper_link *keeper;
-    struct loop_job ask;
+    struct loop_job pin;
     unsigned given, n;
-    uint32_t index[SANDBOXES];
-    uint64_t start, took[PINS];
+    struct {
+        int fd;
+        uint32_t tag;
+    } box[SANDBOXES];
+    uint64_t took[PINS];
 };
 
-static void on_pinned(void *arg, struct channel_msg *m)
-{
-    struct asker *a = arg;
-
-    need(m != NULL && m->error == 0, "a pin was refused", NULL);
-    a->took[a->n++] = samples_now() - a->start;
-    loop_job_defer(&a->ask);
-}
-
-static void report(struct asker *a)
+static void report(struct pinner *a)
 {
     samples_print("keeper.pin.1000_sandboxes", a->took, PINS);
     (void)fflush(stdout);
 }
 
-static void on_ask(void *arg)
+/* One a turn of the loop, as a guard does it that is woken by an answer. */
+static void on_pin(void *arg)
 {
-    struct asker *a = arg;
-    struct channel_msg m;
-    struct err e = {0};
+    struct pinner *a = arg;
+    unsigned box = a->n * 7919 % SANDBOXES;
+    struct pin p = {.addr = {.family = AF_INET,
+                             .bytes = {93, 1, (uint8_t)(a->n >> 8), (uint8_t)a->n}},
+                    .port = 443,
+                    .life_s = 60};
+    uint64_t start;
+    int error;
 
     if (a->n == PINS) {
         report(a);
         return;
     }
-    channel_msg_init(&m, CHANNEL_PIN, a->index[a->n * 7919 % SANDBOXES]);
-    m.n_pins = 1;
-    m.pin[0] =
-        (struct nft_pin){.addr = {.family = AF_INET,
-                                  .bytes = {93, 1, (uint8_t)(a->n >> 8), (uint8_t)a->n}},
-                         .port = 443,
-                         .ttl_s = 60};
-    a->start = samples_now();
-    need(keeper_link_ask(a->keeper, &m, on_pinned, a, &e) != NULL, "ask", &e);
+    start = samples_now();
+    error = pin_put(a->box[box].fd, a->box[box].tag, &p);
+    a->took[a->n++] = samples_now() - start;
+    need(error == 0, strerror(error), NULL);
+    loop_job_defer(&a->pin);
+}
+
+static void take(struct pinner *a, struct channel_msg *m)
+{
+    need(m->fd[CHANNEL_FD_PIN] >= 0 && m->tag != 0, "no socket for pins", NULL);
+    a->box[a->given].fd = m->fd[CHANNEL_FD_PIN];
+    a->box[a->given++].tag = m->tag;
+    m->fd[CHANNEL_FD_PIN] = -1;
 }
 
 static void on_message(void *arg, struct channel_msg *m)
 {
-    struct asker *a = arg;
+    struct pinner *a = arg;
     struct channel_msg r;
     struct err e = {0};
 
     if (m->type == CHANNEL_SANDBOX)
-        a->index[a->given++] = m->sandbox;
+        take(a, m);
     if (m->type != CHANNEL_SANDBOX && m->type != CHANNEL_HELLO)
         return;
     channel_msg_init(&r, m->type == CHANNEL_HELLO ? CHANNEL_READY : CHANNEL_IN_FORCE,
@@ -97,25 +102,25 @@ static void on_message(void *arg, struct channel_msg *m)
     r.seq = m->seq;
     need(keeper_link_send(a->keeper, &r, &e) == 0, "send", &e);
     if (a->given == SANDBOXES)
-        loop_job_defer(&a->ask);
+        loop_job_defer(&a->pin);
 }
 
 static void on_gone(void *arg)
 {
-    struct asker *a = arg;
+    struct pinner *a = arg;
 
     loop_stop(a->loop);
 }
 
 static int be_guard(void)
 {
-    static struct asker a;
+    static struct pinner a;
     struct err e = {0};
     int fd = CHANNEL_AT;
 
     a.loop = loop_new(&e);
     need(a.loop != NULL, "loop", &e);
-    loop_job_init(&a.ask, a.loop, on_ask, &a);
+    loop_job_init(&a.pin, a.loop, on_pin, &a);
     a.keeper = keeper_link_new(a.loop, &fd, on_message, on_gone, &a, &e);
     need(a.keeper != NULL, "channel", &e);
     loop_run(a.loop);

@@ -12,41 +12,17 @@
 #include "tests/support/policy_text.h"
 #include "tests/support/test.h"
 
-static struct nft_pin *pin_of(struct dns_scene *s, const struct nft_pin *like)
-{
-    size_t i = 0;
-
-    while (i < s->n_pins &&
-           (s->pin[i].port != like->port || !ip_eq(&s->pin[i].addr, &like->addr)))
-        i++;
-    assert_true(i < DNS_SCENE_PINS);
-    if (i == s->n_pins) {
-        s->pin[i] = *like;
-        s->pin[i].ttl_s = 0;
-        s->n_pins++;
-    }
-    return &s->pin[i];
-}
-
 static void keep(struct dns_scene *s, struct channel_msg *m)
 {
     struct channel_msg r;
 
-    if (m->type == CHANNEL_PIN) {
-        s->n_pin_msgs++;
-        channel_msg_init(&r, CHANNEL_PINNED, m->sandbox);
-        r.error = s->pin_error;
-        for (uint32_t i = 0; i < m->n_pins && !r.error; i++)
-            pin_of(s, &m->pin[i])->ttl_s = m->pin[i].ttl_s;
-    } else {
-        assert_int_equal(m->type, CHANNEL_WANT_REPLY);
-        s->n_wants++;
-        assert_int_equal(m->protocol, IPPROTO_UDP);
-        channel_msg_init(&r, CHANNEL_REPLY, m->sandbox);
-        r.fd[CHANNEL_FD_REPLY] = s->reply_fd;
-        if (s->reply_fd < 0)
-            r.error = 1;
-    }
+    assert_int_equal(m->type, CHANNEL_WANT_REPLY);
+    s->n_wants++;
+    assert_int_equal(m->protocol, IPPROTO_UDP);
+    channel_msg_init(&r, CHANNEL_REPLY, m->sandbox);
+    r.fd[CHANNEL_FD_REPLY] = s->reply_fd;
+    if (s->reply_fd < 0)
+        r.error = 1;
     r.seq = m->seq;
     if (!s->is_silent)
         assert_int_equal(channel_send(s->keeper, &r, NULL), 0);
@@ -115,6 +91,9 @@ void dns_scene_open(struct dns_scene *s, const char *policy)
     assert_non_null(s->guard.audit);
     s->ward.guard = &s->guard;
     s->ward.index = 7;
+    pin_sink_open(&s->pins);
+    s->ward.pin_fd = s->pins.fd;
+    s->ward.tag = PIN_SINK_TAG;
     memcpy(s->ward.name, "box", 4);
     dns_scene_policy(s, policy);
     loop_timer_init(&s->limit, s->guard.loop, on_limit, s);
@@ -128,6 +107,7 @@ void dns_scene_close(struct dns_scene *s)
     dns_upstream_close(&s->up);
     audit_free(s->guard.audit);
     sock_close(&s->audit);
+    pin_sink_close(&s->pins);
     policy_unref(s->ward.policy);
     loop_timer_stop(&s->limit);
     loop_free(s->guard.loop);
@@ -179,17 +159,6 @@ void dns_scene_for(struct dns_scene *s, unsigned ms)
 }
 
 /* -- looking ------------------------------------------------------------------------- */
-
-uint32_t dns_scene_pin(const struct dns_scene *s, const char *addr, uint16_t port)
-{
-    struct ip_addr a;
-
-    assert_int_equal(ip_parse(span_str(addr), &a), 0);
-    for (size_t i = 0; i < s->n_pins; i++)
-        if (s->pin[i].port == port && ip_eq(&s->pin[i].addr, &a))
-            return s->pin[i].ttl_s;
-    return 0;
-}
 
 const char *dns_scene_records(struct dns_scene *s, char out[65536])
 {

@@ -21,8 +21,7 @@
 #define TESTS_SUPPORT_DNS_SCENE_H
 
 #include "agentd/egress/guard/ward.h"
-
-#define DNS_SCENE_PINS 4096
+#include "tests/support/pin_sink.h"
 
 struct dns_upstream {
     struct loop *loop;
@@ -45,11 +44,9 @@ struct dns_scene {
     int keeper;
     struct loop_io *keeper_io;
     bool is_silent; /* answers nothing */
-    int pin_error;  /* answers PIN with it */
-    unsigned n_pin_msgs, n_wants;
+    unsigned n_wants;
     int reply_fd; /* borrowed; copies are given for WANT_REPLY; -1: refused */
-    struct nft_pin pin[DNS_SCENE_PINS];
-    size_t n_pins;
+    struct pin_sink pins;
     int audit; /* memory file of the records */
 };
 /** @policy  JSON; names, pins and dns are the test's to make */
@@ -61,8 +58,6 @@ void dns_scene_policy(struct dns_scene *s, const char *policy);
 void dns_scene_until(struct dns_scene *s, const bool *flag);
 /** Run it for so long. */
 void dns_scene_for(struct dns_scene *s, unsigned ms);
-/** The seconds that the kernel was last told for a pin; 0: it has none. */
-uint32_t dns_scene_pin(const struct dns_scene *s, const char *addr, uint16_t port);
 /** All records so far. */
 const char *dns_scene_records(struct dns_scene *s, char out[65536]);
 /** A policy that allows these names: "a.example", "*.b.example:80". NULL ends. */

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "agentd/egress/kernel/pin.h"
 #include "agentd/egress/kernel/rt.h"
 #include "tests/support/own_ns.h"
 #include "tests/support/policy_text.h"
@@ -205,13 +206,16 @@ bool egress_ns_lands(const struct egress_ns *s, const char *to)
     return guard >= 0;
 }
 
-void egress_ns_pin(struct nft *n, uint32_t index, const char *to, uint32_t ttl_s)
+void egress_ns_pin(struct nft *n, uint32_t index, const char *to, uint32_t life_s)
 {
     struct sock_addr a;
-    struct nft_pin pin = {.ttl_s = ttl_s};
+    struct pin pin = {.life_s = life_s};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
+    NEED_OK(pin_tie(fd, nft_pin_mark(n), &e));
     NEED_OK(sock_parse(to, &a, &e));
     ip_from_sock(&a, &pin.addr);
     pin.port = sock_port(&a);
-    NEED_OK(nft_pin(n, index, &pin, 1, &e));
+    NEED(pin_put(fd, nft_tag(n, index), &pin) == 0);
+    (void)close(fd);
 }

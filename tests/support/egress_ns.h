@@ -67,6 +67,7 @@ int egress_ns_send(const char *to, int *ret_fd);
 int egress_ns_accept(const struct egress_ns *s, const char *to);
 /** connect() and egress_ns_accept(), and both closed. */
 bool egress_ns_lands(const struct egress_ns *s, const char *to);
-void egress_ns_pin(struct nft *n, uint32_t index, const char *to, uint32_t ttl_s);
+/** In the namespace of the rules. */
+void egress_ns_pin(struct nft *n, uint32_t index, const char *to, uint32_t life_s);
 
 #endif

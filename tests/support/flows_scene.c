@@ -118,8 +118,7 @@ static void on_keeper(void *arg, unsigned events)
 
     (void)events;
     while (channel_recv(s->keeper_fd, &m, &e) == 1) {
-        channel_msg_init(&r, m.type == CHANNEL_PIN ? CHANNEL_PINNED : CHANNEL_WHO,
-                         m.sandbox);
+        channel_msg_init(&r, CHANNEL_WHO, m.sandbox);
         r.seq = m.seq;
         if (m.type == CHANNEL_ASK_WHO) {
             r.pid = 4242;
@@ -179,6 +178,9 @@ void flows_scene_open(struct flows_scene *s, const char *policy)
     open_keeper(s);
     s->ward.guard = &s->guard;
     s->ward.index = 1;
+    pin_sink_open(&s->pin_sink);
+    s->ward.pin_fd = s->pin_sink.fd;
+    s->ward.tag = PIN_SINK_TAG;
     (void)snprintf(s->ward.name, sizeof(s->ward.name), "box");
     s->ward.policy = policy_text(policy);
     s->ward.pins = pins_new(&s->ward, &e);
@@ -192,6 +194,7 @@ void flows_scene_close(struct flows_scene *s)
     flows_free(s->ward.flows);
     names_free(s->ward.names);
     pins_free(s->ward.pins);
+    pin_sink_close(&s->pin_sink);
     policy_unref(s->ward.policy);
     loop_io_stop(&s->keeper_io);
     loop_io_stop(&s->dns_io);
@@ -221,24 +224,14 @@ void flows_scene_turn(struct flows_scene *s, unsigned ms)
     loop_run(s->loop);
 }
 
-static void on_pinned(void *arg, bool ok)
-{
-    *(bool *)arg = ok;
-}
-
 void flows_scene_pin(struct flows_scene *s, const char *name, const char *addr)
 {
     struct ip_addr a;
     struct err e = {0};
-    bool is_done = false;
 
     assert_int_equal(ip_parse(span_str(addr), &a), 0);
-    if (!pins_add(s->ward.pins, &(struct pins_answer){name, &a, 1, 300}, on_pinned,
-                  &is_done, &e))
+    if (pins_add(s->ward.pins, &(struct pins_answer){name, &a, 1, 300}, &e) < 0)
         fail_msg("%s", e.msg);
-    for (int i = 0; i < 200 && !is_done; i++)
-        flows_scene_turn(s, 1);
-    assert_true(is_done);
 }
 
 /* -- connections --------------------------------------------------------------------- */

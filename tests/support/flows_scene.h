@@ -9,10 +9,12 @@
 
 #include "agentd/egress/guard/ward.h"
 #include "common/buf.h"
+#include "tests/support/pin_sink.h"
 
 #define SCENE_NAMES 16
 
 struct flows_scene {
+    struct pin_sink pin_sink;
     struct loop *loop;
     struct loop_timer stop;
     struct guard guard;

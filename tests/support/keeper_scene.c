@@ -220,7 +220,9 @@ void keeper_scene_open(struct keeper_scene *s, const char *state_dir)
     s->world = start_world();
     s->loop = loop_new(NULL);
     s->audit = memfd_create("audit", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (!s->loop || s->audit < 0)
+    /* The guard may be one that writes there as the keeper does: a memory file's position
+     * is not kept for them. */
+    if (!s->loop || s->audit < 0 || fcntl(s->audit, F_SETFL, O_APPEND) < 0)
         die("scene");
     loop_timer_init(&s->limit, s->loop, on_limit, s);
     start_keeper(s, state_dir);

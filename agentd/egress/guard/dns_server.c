@@ -28,10 +28,6 @@ struct work {
     struct dns_server *server; /* borrowed: owner */
     struct dns_client client;
     struct names_ask *ask;
-    struct pins_wait *wait;
-    size_t n;
-    uint32_t ttl_s;
-    struct ip_addr addr[NAMES_ADDRS_MAX];
     struct dns_question question;
 };
 
@@ -107,7 +103,6 @@ static void refuse_name(struct dns_server *d, const struct dns_client *to,
 static void work_free(struct work *k)
 {
     names_cancel(&k->ask);
-    pins_cancel(&k->wait);
     *k->prev = k->next;
     if (k->next)
         k->next->prev = k->prev;
@@ -131,35 +126,23 @@ static bool decide_name(const struct dns_server *d, const struct dns_question *q
     return v->allowed;
 }
 
-static void on_pinned(void *arg, bool ok)
+/* Only what the kernel has is answered. */
+static void pin(struct work *k, const struct names_answer *a)
 {
-    struct work *k = arg;
+    struct err e = {0};
+    struct pins_answer pins = {k->question.text, a->addr, a->n, a->ttl_s};
     struct dns_reply r = {.rcode = DNS_NOERROR,
-                          .addr = k->addr,
-                          .n = k->n,
-                          .ttl_s = k->ttl_s,
+                          .addr = a->addr,
+                          .n = a->n,
+                          .ttl_s = a->ttl_s,
                           .extended = DNS_EDE_NONE};
 
-    k->wait = NULL;
-    if (!ok) {
-        work_end(k, DNS_SERVFAIL, DNS_EDE_OTHER, "the addresses could not be pinned");
+    if (pins_add(k->server->ward->pins, &pins, &e) < 0) {
+        work_end(k, DNS_SERVFAIL, DNS_EDE_OTHER, e.msg);
         return;
     }
     reply(k->server, &k->client, &k->question, &r);
     work_free(k);
-}
-
-static void pin(struct work *k, const struct names_answer *a)
-{
-    struct err e = {0};
-    struct pins_answer pins = {k->question.text, k->addr, a->n, a->ttl_s};
-
-    k->n = a->n;
-    k->ttl_s = a->ttl_s;
-    memcpy(k->addr, a->addr, a->n * sizeof(*a->addr));
-    k->wait = pins_add(k->server->ward->pins, &pins, on_pinned, k, &e);
-    if (!k->wait)
-        work_end(k, DNS_SERVFAIL, DNS_EDE_OTHER, e.msg);
 }
 
 static void on_names(void *arg, const struct names_answer *a)
@@ -202,14 +185,13 @@ static void on_names(void *arg, const struct names_answer *a)
 static void start_work(struct dns_server *d, const struct dns_client *from,
                        const struct dns_question *q)
 {
-    struct work *k = d->n_works < DNS_WAITING_MAX ? mem_alloc(sizeof(*k)) : NULL;
+    struct work *k = d->n_works < DNS_WAITING_MAX ? mem_zalloc(1, sizeof(*k)) : NULL;
     struct err e = {0};
 
     if (!k) {
         reply_code(d, from, q, DNS_SERVFAIL, DNS_EDE_OTHER, "too many questions in work");
         return;
     }
-    memset(k, 0, offsetof(struct work, addr));
     k->server = d;
     k->client = *from;
     k->question = *q;

@@ -171,6 +171,7 @@ static void ward_end(struct ward *w)
     refusals_leave(&w->refusals);
     policy_unref(w->policy);
     learn_free(w->learn);
+    sock_close(&w->pin_fd);
     mem_free(w);
 }
 
@@ -232,6 +233,8 @@ static void on_sandbox(struct guard_process *g, struct channel_msg *m)
     w->guard = &g->guard;
     w->index = m->sandbox;
     w->tier = m->tier;
+    w->tag = m->tag;
+    w->pin_fd = take(&m->fd[CHANNEL_FD_PIN]);
     memcpy(w->name, m->name, sizeof(w->name));
     if (ward_fill(g, w, m, &e) < 0) {
         ward_end(w);
@@ -262,6 +265,7 @@ static void on_policy(struct guard_process *g, struct ward *w, struct channel_ms
         return;
     }
     w->policy = p;
+    w->tag = m->tag;
     ward_reload(w);
     policy_unref(old);
     answer(g, CHANNEL_IN_FORCE, m);

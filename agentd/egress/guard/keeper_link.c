@@ -195,8 +195,6 @@ int keeper_link_send(struct keeper_link *k, const struct channel_msg *m, struct 
 static enum channel_type answer_of(enum channel_type t)
 {
     switch (t) {
-    case CHANNEL_PIN:
-        return CHANNEL_PINNED;
     case CHANNEL_WANT_REPLY:
         return CHANNEL_REPLY;
     case CHANNEL_ASK_WHO:
@@ -250,7 +248,7 @@ void keeper_link_cancel(struct keeper_request **r)
 
 static bool is_answer(enum channel_type t)
 {
-    return t == CHANNEL_PINNED || t == CHANNEL_REPLY || t == CHANNEL_WHO;
+    return t == CHANNEL_REPLY || t == CHANNEL_WHO;
 }
 
 /* False: the keeper has broken the protocol. An answer that nobody waits for any

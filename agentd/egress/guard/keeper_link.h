@@ -14,7 +14,7 @@
 
 struct keeper_link;
 struct keeper_request;
-/** The answer (PINNED, REPLY, WHO), lent; NULL: the keeper is gone or did not answer in
+/** The answer (REPLY, WHO), lent; NULL: the keeper is gone or did not answer in
  *  KEEPER_ANSWER_MS. Descriptors may be taken (set to -1). */
 typedef void keeper_answer_fn(void *arg, struct channel_msg *m);
 /** A message that is no answer. */

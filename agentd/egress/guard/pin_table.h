@@ -13,7 +13,7 @@
 struct pin_entry {
     struct pin_entry *next; /* of its bucket; younger */
     uint64_t end_ms;        /* the latest of all answers */
-    uint64_t acked_ms;      /* what the kernel is known to have; 0: nothing */
+    uint64_t told_ms;       /* the end that the kernel was told; 0: nothing */
     uint64_t due_ms;        /* when it needs care */
     size_t heap_at;
     uint32_t held;

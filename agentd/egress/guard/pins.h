@@ -14,9 +14,6 @@
 struct pins *pins_new(struct ward *w, struct err *e);
 void pins_free(struct pins *p);
 
-struct pins_wait;
-/** @ok  the kernel has them: the answer may be sent */
-typedef void pins_fn(void *arg, bool ok);
 /** What a name stands for, and for how long. */
 struct pins_answer {
     const char *name;
@@ -25,10 +22,9 @@ struct pins_answer {
     uint32_t ttl_s;
 };
 /** Pin the addresses of a name for its time, and NAMES_GRACE_S more, for the ports the
- *  policy gives the name. `a` is copied. fn once, never inside. NULL with *e. */
-struct pins_wait *pins_add(struct pins *p, const struct pins_answer *a, pins_fn *fn,
-                           void *arg, struct err *e);
-void pins_cancel(struct pins_wait **w);
+ *  policy gives the name. `a` is copied. 0: the kernel has them, and the answer may be
+ *  sent; -1 with *e. */
+int pins_add(struct pins *p, const struct pins_answer *a, struct err *e);
 /** The names for which an address is pinned now, oldest first: *ret_name is good until
  *  the next change. False at the end; start with *pos = 0. */
 bool pins_next(struct pins *p, const struct ip_addr *a, size_t *pos,

@@ -7,14 +7,10 @@
 #include "agentd/egress/guard/pins.h"
 #include "common/log.h"
 
-struct errand;
-
 struct pins {
     struct ward *ward; /* borrowed */
     struct pin_table table;
     struct loop_timer care;
-    struct pins_wait *waits;
-    struct errand *errands;
     struct log_rate rate;
 };
 

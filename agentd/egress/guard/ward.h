@@ -23,7 +23,7 @@ struct refusals;
 struct guard {
     struct loop *loop;
     struct audit *audit;
-    struct keeper_link *keeper;       /* PIN, WANT_REPLY, ASK_WHO with answers */
+    struct keeper_link *keeper;       /* WANT_REPLY, ASK_WHO with answers */
     struct floor floor;               /* changes under FLOOR */
     char resolvers[CHANNEL_TEXT_MAX]; /* the system's, "addr:port,..." */
     /* Of trusted certificates (tls_store_open()), as nothing can be opened
@@ -40,6 +40,8 @@ struct ward {
     uint32_t index;
     char name[EGRESS_NAME_MAX + 1];
     enum egress_tier tier;
+    int pin_fd;   /* to the kernel: pin.h; -1: none, and no name can be answered */
+    uint32_t tag; /* of this sandbox's pins */
     struct policy *policy; /* counted */
     struct names *names;
     struct pins *pins;

@@ -233,11 +233,12 @@ static int send_policy(struct kept *s, enum channel_type type, struct err *e)
     if (fd < 0)
         return -1;
     channel_msg_init(&m, type, s->index);
-    m.fd[CHANNEL_FD_POLICY] = fd;
     m.tier = s->tier;
+    m.tag = kept_nft(s) ? nft_tag(kept_nft(s), s->index) : 0;
     memcpy(m.name, s->name, sizeof s->name);
     if (type == CHANNEL_SANDBOX)
         memcpy(m.fd, s->fd, sizeof s->fd);
+    m.fd[CHANNEL_FD_POLICY] = fd;
     if (++k->seq == 0)
         k->seq = 1;
     m.seq = k->seq;

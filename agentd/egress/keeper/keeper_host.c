@@ -82,16 +82,6 @@ static int update_floor(struct keeper *k, bool *ret_changed, struct err *e)
     return 0;
 }
 
-bool host_is_floor(const struct keeper *k, const struct ip_addr *a)
-{
-    if (ip_class_is_floor(ip_classify(a)))
-        return true;
-    for (size_t i = 0; i < k->n_floor; i++)
-        if (ip_net_has(&k->floor[i], a))
-            return true;
-    return false;
-}
-
 /* -- name servers -------------------------------------------------------------------- */
 
 static void update_resolvers(struct keeper *k, bool *ret_changed)

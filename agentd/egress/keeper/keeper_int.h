@@ -27,8 +27,8 @@
 #define KEEPER_REASON_MAX 200
 #define KEEPER_MAY_MAX    256 /* places that the guard may reach although they are floor */
 #define KEEPER_FOR_MAX    512 /* different policies that allow networks */
-#define KEEPER_VERIFY_MAX 16  /* sandboxes whose rules are compared in one round */
-#define KEEPER_ASK_MAX    256 /* sandboxes whose counts are asked for in one round */
+#define KEEPER_VERIFY_MAX 16  /* sandboxes whose rules are compared in a second */
+#define KEEPER_ASK_MAX    256 /* sandboxes whose counts are asked for in a second */
 #define KEEPER_TURN       64  /* records of the guard in one turn of the loop */
 #define KEEPER_MUTE_MAX   300 /* bytes of a reason */
 
@@ -71,7 +71,7 @@ struct kept {
     struct netns *ns;
     struct nft *nft; /* SEALED: its own namespace's; VETH: NULL, the host's is used */
     struct veth veth;
-    int fd[CHANNEL_FD_POLICY]; /* TCP4 to NFLOG, our copies */
+    int fd[CHANNEL_FDS]; /* the guard's, our copies; -1 at CHANNEL_FD_POLICY */
     uint16_t tcp_port, udp_port;
     int rt_fd, diag_fd; /* in its namespace: links, sockets */
     int nsid;           /* SEALED: by which news of its namespace come; -1: by news_fd */
@@ -158,9 +158,9 @@ struct keeper {
     struct kept_rate news_rate;
     uint32_t hurry; /* sandboxes that are to be compared because news were lost */
     /* keeper_watch.c */
-    struct loop_timer check;
+    struct loop_timer check, step;
     uint32_t rounds;
-    uint32_t verify_at, ask_at; /* the sandbox after which the next round goes on */
+    uint32_t verify_at, ask_at; /* the sandbox after which the next step goes on */
 };
 
 /* -- kept.c -------------------------------------------------------------------------- */
@@ -229,7 +229,6 @@ void host_base(struct keeper *k, struct nft_base *ret);
 int host_restore(struct keeper *k, struct err *e);
 /** What is in that table, to be freed with mem_free(); NULL: no memory. */
 struct nft_sandbox *host_sandboxes(struct keeper *k, size_t *ret_n);
-bool host_is_floor(const struct keeper *k, const struct ip_addr *a);
 
 /* -- keeper_watch.c ------------------------------------------------------------------ */
 

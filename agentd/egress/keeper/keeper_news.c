@@ -4,7 +4,7 @@
  *
  * Theory. The kernel looks at every socket that listens for such news, whatever its
  * namespace, whenever anybody changes anything: with one in each of a thousand sandboxes
- * every pin pays for a thousand. So one listens for all, where we may
+ * every change pays for a thousand. So one listens for all, where we may
  * (CAP_NET_BROADCAST), and knows the namespace by its number here. Who may not
  * (`run` of an ordinary user) has one sandbox, and listens in it.
  *

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agentd/egress/guard/names.h"
 #include "common/log.h"
 #include "common/mem.h"
 #include "common/sock.h"
@@ -23,45 +22,9 @@
 #endif
 
 enum {
-    TTL_MAX_S = NAMES_TTL_MAX_S + NAMES_GRACE_S,
     REPLY_PER_S = 16,
     DNS_PORT = 53,
 };
-
-/* -- PIN ----------------------------------------------------------------------------- */
-
-static int check_pins(const struct kept *s, const struct channel_msg *m)
-{
-    if (m->n_pins < 1 || m->n_pins > CHANNEL_PINS)
-        return EINVAL;
-    for (uint32_t i = 0; i < m->n_pins; i++) {
-        const struct nft_pin *p = &m->pin[i];
-
-        if (p->port == 0 || p->ttl_s > TTL_MAX_S)
-            return EINVAL;
-        if (p->ttl_s != 0 && host_is_floor(s->keeper, &p->addr))
-            return EACCES;
-    }
-    return 0;
-}
-
-static void on_pin(struct kept *s, const struct channel_msg *m)
-{
-    struct keeper *k = s->keeper;
-    struct nft *nft = kept_nft(s);
-    struct channel_msg answer;
-    struct err e = {0};
-
-    channel_msg_init(&answer, CHANNEL_PINNED, s->index);
-    answer.seq = m->seq;
-    answer.error = nft ? check_pins(s, m) : ENODEV;
-    if (answer.error == 0 && nft_pin(nft, s->index, m->pin, m->n_pins, &e) < 0)
-        answer.error = e.sys > 0 && e.sys < 4096 ? e.sys : EIO;
-    if (answer.error != 0 && kept_rate_ok(&s->log_rate, loop_now(k->loop), 1))
-        log_warn("pin.refused", "sandbox=%s errno=%d error=%s", s->name, answer.error,
-                 e.code != ERR_NONE ? log_e(&e) : "\"not a pin\"");
-    guard_answer(k, &answer);
-}
 
 /* -- WANT_REPLY ---------------------------------------------------------------------- */
 
@@ -267,9 +230,6 @@ bool keeper_request(struct keeper *k, struct channel_msg *m)
         return true;
     case CHANNEL_COUNTS:
         s->counts = m->counts;
-        return true;
-    case CHANNEL_PIN:
-        on_pin(s, m);
         return true;
     case CHANNEL_WANT_REPLY:
         on_want_reply(s, m);

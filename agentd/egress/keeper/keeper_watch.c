@@ -20,7 +20,7 @@
 enum {
     RESTORES_PER_S =
         5,          /* more wait for the next round: two programs at odds must not spin */
-    HURRY_MAX = 64, /* compared in one round when news were lost */
+    HURRY_MAX = 64, /* compared in one second when news were lost */
     HOST_ROUNDS =
         10, /* its table is dumped whole, so not in each; news come by themselves */
 };
@@ -276,15 +276,29 @@ static void look_at_sealed(struct kept *s)
         set_reason(s, e.msg);
 }
 
-/* The next few after those of the last round; all that were touched. */
-static void verify_some(struct keeper *k)
+/* In so many steps a second, each short: the guard's questions wait for no more than one
+ * of them. */
+static unsigned steps(const struct keeper *k)
 {
-    uint32_t i = k->verify_at;
-    unsigned n = 0, max = k->hurry > 0 ? HURRY_MAX : KEEPER_VERIFY_MAX;
+    if (k->n == 0)
+        return 1;
+    return k->n < KEEPER_VERIFY_MAX ? (unsigned)k->n : KEEPER_VERIFY_MAX;
+}
 
+/* Those that could not be restored at once. */
+static void verify_touched(struct keeper *k)
+{
     for (struct kept *s = k->kept; s; s = s->next)
         if (s->tier == EGRESS_SEALED && s->wants_verify && s->state != KEPT_REMOVING)
             verify_sealed(s);
+}
+
+/* The next after those of the last step. */
+static void verify_some(struct keeper *k)
+{
+    uint32_t i = k->verify_at;
+    unsigned n = 0, max = k->hurry > 0 ? HURRY_MAX / KEEPER_VERIFY_MAX : 1;
+
     for (uint32_t looked = 0; k->n > 0 && looked < k->top_index && n < max; looked++) {
         i = i % k->top_index + 1;
         if (k->by_index[i] && k->by_index[i]->tier == EGRESS_SEALED &&
@@ -300,10 +314,9 @@ static void verify_some(struct keeper *k)
 static void ask_counts(struct keeper *k)
 {
     uint32_t i = k->ask_at;
-    unsigned n = 0;
+    unsigned n = 0, max = (KEEPER_ASK_MAX + steps(k) - 1) / steps(k);
 
-    for (uint32_t looked = 0; k->n > 0 && looked < k->top_index && n < KEEPER_ASK_MAX;
-         looked++) {
+    for (uint32_t looked = 0; k->n > 0 && looked < k->top_index && n < max; looked++) {
         i = i % k->top_index + 1;
         if (k->by_index[i] && k->by_index[i]->is_given) {
             k->by_index[i]->to_send |= SEND_STATUS;
@@ -333,6 +346,16 @@ static void look_at_guard(struct keeper *k)
         guard_kill(k, "it answers no more");
 }
 
+static void on_step(void *arg)
+{
+    struct keeper *k = arg;
+
+    loop_timer_start(&k->step, KEEPER_CHECK_MS / steps(k));
+    verify_some(k);
+    ask_counts(k);
+    guard_push(k);
+}
+
 static void on_check(void *arg)
 {
     struct keeper *k = arg;
@@ -352,9 +375,8 @@ static void on_check(void *arg)
         verify_host(k);
     look_at_veths(k);
     news_resume(k);
-    verify_some(k);
+    verify_touched(k);
     look_at_guard(k);
-    ask_counts(k);
     guard_push(k);
 }
 
@@ -362,9 +384,12 @@ void watch_start(struct keeper *k)
 {
     loop_timer_init(&k->check, k->loop, on_check, k);
     loop_timer_start(&k->check, KEEPER_CHECK_MS);
+    loop_timer_init(&k->step, k->loop, on_step, k);
+    loop_timer_start(&k->step, KEEPER_CHECK_MS);
 }
 
 void watch_stop(struct keeper *k)
 {
+    loop_timer_stop(&k->step);
     loop_timer_stop(&k->check);
 }

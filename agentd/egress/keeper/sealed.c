@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "agentd/egress/kernel/nflog.h"
+#include "agentd/egress/kernel/pin.h"
 #include "agentd/egress/kernel/rt.h"
 #include "common/sock.h"
 
@@ -130,6 +131,14 @@ static int pair(struct netns *ns, int type, bool has_ip6, const char *device, in
     return -1;
 }
 
+static int open_pins(struct kept *s, struct netns *ns, struct err *e)
+{
+    int *fd = &s->fd[CHANNEL_FD_PIN];
+
+    *fd = netns_socket(ns, AF_INET, SOCK_DGRAM, 0, e);
+    return *fd < 0 ? -1 : pin_tie(*fd, nft_pin_mark(kept_nft(s)), e);
+}
+
 int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *device,
                   struct err *e)
 {
@@ -150,7 +159,7 @@ int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *de
     if (sock_local(udp[0], &a) < 0)
         return err_sys(e, "ask a listener for its port");
     s->udp_port = sock_port(&a);
-    return 0;
+    return open_pins(s, ns, e);
 }
 
 /* -- the namespace ------------------------------------------------------------------- */

@@ -9,10 +9,10 @@
 #include <errno.h>
 #include <linux/netfilter.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "agentd/egress/kernel/nft_int.h"
+#include "common/crypto.h"
 #include "common/mem.h"
 
 #define NFT_MAGIC 0x6e667421u
@@ -35,7 +35,9 @@ struct nft {
     size_t n_known, cap_known;
     struct nft_rects guard_for; /* private space of sandboxes that are elsewhere */
     uint32_t next_tag;
-    struct nft_pin_key pin4[NFT_PINS], pin6[NFT_PINS];
+    const struct nft *before; /* while it is made anew: what stood there */
+    bool is_seen;             /* the kernel had what it should at this generation */
+    uint32_t seen;
 };
 
 struct nft *nft_open(int *take_fd, struct err *e)
@@ -50,6 +52,7 @@ struct nft *nft_open(int *take_fd, struct err *e)
     n->magic = NFT_MAGIC;
     memcpy(n->table, EGRESS_NFT, sizeof EGRESS_NFT);
     batch_init(&n->batch, n->table, 0);
+    n->batch.pin_mark = NFT_PIN_MARK | crypto_random_below(NFT_PIN_MARK);
     if (link_open(&n->link, take_fd, e) < 0) {
         mem_free(n);
         return NULL;
@@ -209,7 +212,7 @@ static int check(const struct nft *n, const struct nft_sandbox *s, struct err *e
  * force. */
 static int put_sandbox(struct nft *n, const struct nft_sandbox *s, struct known *ret)
 {
-    const struct known *old = find(n, s->index);
+    const struct known *old = find(n, s->index), *kin = old;
     struct nft_judge j = {.tier = n->tier};
     struct nft_plan plan;
 
@@ -224,7 +227,9 @@ static int put_sandbox(struct nft *n, const struct nft_sandbox *s, struct known 
     if (plan_make(&plan, s->policy) < 0)
         return -1;
     ret->sets = plan_sets(&plan);
-    ret->tag = old != NULL ? old->tag : ++n->next_tag & NFT_TAG_MASK;
+    if (kin == NULL && n->before != NULL)
+        kin = find(n->before, s->index);
+    ret->tag = kin != NULL ? kin->tag : ++n->next_tag & NFT_TAG_MASK;
     j.tag = ret->tag;
     j.old_sets = old != NULL ? old->sets : 0;
     if (old != NULL && n->tier == EGRESS_VETH) {
@@ -332,6 +337,7 @@ static int restore(struct nft *n, const struct nft_base *base,
         return no_memory(e);
     fresh->batch = n->batch;
     fresh->next_tag = n->next_tag;
+    fresh->before = n;
     adopt(fresh, base);
     link_begin(&n->link, &fresh->batch, n->table);
     rc = put_all(fresh, base, s, n_sandboxes, e);
@@ -442,83 +448,21 @@ int nft_uninstall(struct nft *n, struct err *e)
     return 0;
 }
 
-/* -- pins ---------------------------------------------------------------------------- */
-
-/* Newer kernels change the timeout of an element that is there, older ones keep the old
- * without a word. Added without one, taken out, added with it, in one batch, is right on
- * both, whether it was there or not. */
-static void put_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
-                     size_t count, uint32_t len)
+uint32_t nft_pin_mark(const struct nft *n)
 {
-    size_t live = 0;
-
-    if (count == 0)
-        return;
-    build_pins(b, set, k, count, len, NFT_PIN_ADD);
-    build_pins(b, set, k, count, len, NFT_PIN_DROP);
-    while (live < count && k[live].timeout_ms > 0)
-        live++;
-    if (live > 0)
-        build_pins(b, set, k, live, len, NFT_PIN_TIMED);
+    return n->tier == EGRESS_SEALED ? n->batch.pin_mark : EGRESS_PIN_MARK;
 }
 
-/* Lasting ones from the front, those to take out from the back; twice the same is
- * once. */
-static size_t sort_pin(struct nft_pin_key *k, size_t count, struct nft_pin_key *x,
-                       uint32_t len)
+void nft_pin_mark_set(struct nft *n, uint32_t mark)
 {
-    size_t at = count;
-
-    for (size_t i = 0; i < count; i++) {
-        if (memcmp(k[i].key, x->key, len) != 0)
-            continue;
-        if (x->timeout_ms <= k[i].timeout_ms)
-            return count;
-        at = i;
-        break;
-    }
-    k[at] = *x;
-    if (at == count)
-        count++;
-    while (at > 0 && k[at].timeout_ms > 0 && k[at - 1].timeout_ms == 0) {
-        struct nft_pin_key t = k[at];
-
-        k[at] = k[at - 1];
-        k[--at] = t;
-    }
-    return count;
+    n->batch.pin_mark = mark;
 }
 
-int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_pins,
-            struct err *e)
+uint32_t nft_tag(const struct nft *n, uint32_t index)
 {
     const struct known *k = find(n, index);
-    size_t n4 = 0, n6 = 0;
-    uint32_t len4 = 0, len6 = 0;
 
-    if (k == NULL)
-        return err_set(e, ERR_NOTFOUND, "nftables: there is no sandbox %u", index);
-    if (n_pins > NFT_PINS)
-        return err_set(e, ERR_LIMIT, "nftables: %zu pins at once", n_pins);
-    if (n_pins == 0)
-        return 0;
-    for (size_t i = 0; i < n_pins; i++) {
-        bool is_6 = pins[i].addr.family == AF_INET6;
-        struct nft_pin_key x = {.timeout_ms = (uint64_t)pins[i].ttl_s * 1000};
-        uint32_t *len = is_6 ? &len6 : &len4;
-
-        if ((pins[i].addr.family != AF_INET && !is_6) || pins[i].port == 0)
-            return err_set(e, ERR_CONFIG, "nftables: a pin without address or port");
-        *len = rules_pin_key(x.key, k->tag, &pins[i]);
-        if (is_6)
-            n6 = sort_pin(n->pin6, n6, &x, *len);
-        else
-            n4 = sort_pin(n->pin4, n4, &x, *len);
-    }
-    link_begin(&n->link, &n->batch, n->table);
-    put_pins(&n->batch, NFT_SET_PIN4, n->pin4, n4, len4);
-    put_pins(&n->batch, NFT_SET_PIN6, n->pin6, n6, len6);
-    return link_commit(&n->link, &n->batch, e);
+    return k == NULL ? 0 : NFT_TAG | k->tag;
 }
 
 /* -- looking ------------------------------------------------------------------------- */
@@ -551,6 +495,7 @@ static int expected(struct nft *n, const struct nft_base *base,
 
     batch_init(&b, n->table, 1);
     b.table_flags = n->batch.table_flags;
+    b.pin_mark = n->batch.pin_mark;
     rules_base(&b, base);
     for (size_t i = 0; i < count && rc == 0; i++) {
         const struct known *k = find(n, s[i].index);
@@ -579,8 +524,8 @@ static int expected(struct nft *n, const struct nft_base *base,
     return rc;
 }
 
-int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
-               size_t n_sandboxes, struct err *e)
+static int compare(struct nft *n, const struct nft_base *base,
+                   const struct nft_sandbox *s, size_t n_sandboxes, struct err *e)
 {
     AUTO(buf_done)
     struct buf want = BUF_INIT;
@@ -597,6 +542,25 @@ int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sand
     if (rc < 0)
         return no_memory(e);
     return rc == 0 ? 0 : err_set(e, ERR_DENIED, "nftables: the rules differ: %s", what);
+}
+
+/* A dump costs a millisecond, and mostly nothing has changed since the last. */
+int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
+               size_t n_sandboxes, struct err *e)
+{
+    uint32_t before, after;
+
+    if (link_generation(&n->link, &before, e) < 0)
+        return -1;
+    if (n->is_seen && n->seen == before)
+        return 0;
+    n->is_seen = false;
+    if (compare(n, base, s, n_sandboxes, e) < 0 ||
+        link_generation(&n->link, &after, e) < 0)
+        return -1;
+    n->is_seen = before == after;
+    n->seen = after;
+    return 0;
 }
 
 uint32_t nft_port(const struct nft *n)

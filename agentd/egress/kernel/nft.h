@@ -11,7 +11,8 @@
  *                              as a set, for hooks that only drop
  *     may4/6, nets4/6          what of floor and private space the guard itself may dial
  *     pin4/6                   timed: tag . address . protocol . port, of all sandboxes;
- *                              a tag is one sandbox's, and never used again
+ *                              a tag is one sandbox's, and never used again. Chain `pin`
+ *                              puts in and takes out what the guard says (pin.h)
  *     told                     timed: which refusals are logged, at a bounded rate
  *     sandbox N                chain sN, counters sN_refused and sN_guarded, sN_quota;
  *                              where its policy has such, sN_net4/6 and sN_no4/6 (allowed
@@ -36,8 +37,8 @@
  * condition. Refusals are counted, logged to EGRESS_NFLOG with a mark that says which
  * sandbox and why, and fail at once (TCP reset, ICMP admin-prohibited).
  *
- * Limits   NFT_*; a pin over NFT_PINS_SEALED or NFT_PINS_HOST fails with ERR_LIMIT. A
- *          batch is one datagram: without CAP_NET_ADMIN in the first user namespace it is
+ * Limits   NFT_*; a pin over NFT_PINS_SEALED or NFT_PINS_HOST is refused. A batch is
+ *          one datagram: without CAP_NET_ADMIN in the first user namespace it is
  *          at most twice net.core.wmem_max (2,000 networks or so).
  * Source   nf_tables.h, libnftnl; docs/EGRESS.md shows the rules. Only nft_build.c and
  *          nft_link.c include libnftnl, and only those and rt.c include libmnl.
@@ -84,12 +85,6 @@ struct nft_sandbox {
     struct ip_addr gateway4; /* whom alone it may ask for by ARP; family 0: anybody */
 };
 
-struct nft_pin {
-    struct ip_addr addr;
-    uint16_t port;
-    uint32_t ttl_s; /* 0: take it out */
-};
-
 /** @take_fd  an AF_NETLINK, NETLINK_NETFILTER socket made in the namespace */
 struct nft *nft_open(int *take_fd, struct err *e);
 /** Give such a socket a port id before nft_open(). False: another socket of the namespace
@@ -116,11 +111,11 @@ int nft_install(struct nft *n, const struct nft_base *base, struct err *e);
 /** Add a sandbox, or replace all of it but its pins, counters and quota. */
 int nft_sandbox_set(struct nft *n, const struct nft_sandbox *s, struct err *e);
 int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e);
-/** At most NFT_PINS in one call. A pin that is there gets the later end of the two: the
- *  caller keeps the maximum and gives the whole time that is left. Must cost < 50 us. */
-#define NFT_PINS 256
-int nft_pin(struct nft *n, uint32_t index, const struct nft_pin *pins, size_t n_pins,
-            struct err *e);
+/** After nft_install(): what pin_tie() gives a socket that pins in this table. */
+uint32_t nft_pin_mark(const struct nft *n);
+/** What a pin of this sandbox begins with (see pin.h); 0: it has no rules. It stays
+ *  over nft_restore(), which leaves no pins. */
+uint32_t nft_tag(const struct nft *n, uint32_t index);
 int nft_uninstall(struct nft *n, struct err *e);
 /** nft_install() and nft_sandbox_set() of all of them in one batch: after a start, or
  *  when somebody broke the table, so that there is no moment without rules. Pins,
@@ -133,7 +128,8 @@ struct nft_counts {
 };
 int nft_counts(struct nft *n, uint32_t index, struct nft_counts *ret, struct err *e);
 /** Dump and compare with what was installed for these sandboxes: 0, or -1 with the first
- *  difference in *e (ERR_DENIED) or why the dump failed. */
+ *  difference in *e (ERR_DENIED) or why the dump failed. When nobody changed anything in
+ *  the namespace since the last 0 it is that again, without a dump. */
 int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
                size_t n_sandboxes, struct err *e);
 

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A batch's frame, and the messages that are only names: tables, flushing, deleting; and
- * pins, which must cost little. Written by hand, without libnftnl's objects.
+ * A batch's frame, and the messages that are only names: tables, flushing, deleting.
+ * Written by hand, without libnftnl's objects.
  */
 #include <arpa/inet.h>
-#include <endian.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
@@ -28,7 +27,7 @@ void batch_done(struct nft_batch *b)
 void batch_reset(struct nft_batch *b, const char *table, uint32_t seq)
 {
     struct buf keep = b->bytes;
-    uint32_t flags = b->table_flags;
+    uint32_t flags = b->table_flags, pin_mark = b->pin_mark;
     bool is_plain_before = b->is_plain_before;
 
     rule_drop(b);
@@ -36,6 +35,7 @@ void batch_reset(struct nft_batch *b, const char *table, uint32_t seq)
     batch_init(b, table, seq);
     b->bytes = keep;
     b->table_flags = flags;
+    b->pin_mark = pin_mark;
     b->is_plain_before = is_plain_before;
 }
 
@@ -94,7 +94,7 @@ void batch_end(struct nft_batch *b)
 
 /* -- attributes ---------------------------------------------------------------------- */
 
-static struct nlattr *put(struct nlmsghdr *m, uint16_t type, const void *p, size_t len)
+static void put(struct nlmsghdr *m, uint16_t type, const void *p, size_t len)
 {
     struct nlattr *a = (struct nlattr *)(void *)((uint8_t *)m + m->nlmsg_len);
     size_t whole = NLA_HDRLEN + len;
@@ -104,12 +104,6 @@ static struct nlattr *put(struct nlmsghdr *m, uint16_t type, const void *p, size
         memcpy((uint8_t *)a + NLA_HDRLEN, p, len);
     memset((uint8_t *)a + whole, 0, (size_t)NLA_ALIGN(whole) - whole);
     m->nlmsg_len += (uint32_t)NLA_ALIGN(whole);
-    return a;
-}
-
-static void close_nest(const struct nlmsghdr *m, struct nlattr *nest)
-{
-    nest->nla_len = (uint16_t)((const uint8_t *)m + m->nlmsg_len - (uint8_t *)nest);
 }
 
 /* Table, and the name of what is meant; NULL: none. */
@@ -121,9 +115,9 @@ static void names(struct nft_batch *b, uint16_t type, uint16_t flags, uint16_t n
     if (m == NULL)
         return;
     /* NFTA_*_TABLE, in every kind of message. */
-    (void)put(m, NFTA_TABLE_NAME, b->table, strlen(b->table) + 1);
+    put(m, NFTA_TABLE_NAME, b->table, strlen(b->table) + 1);
     if (name != NULL)
-        (void)put(m, name_type, name, strlen(name) + 1);
+        put(m, name_type, name, strlen(name) + 1);
     batch_message_end(b, m);
 }
 
@@ -134,9 +128,9 @@ static void table(struct nft_batch *b, uint32_t flags)
 
     if (m == NULL)
         return;
-    (void)put(m, NFTA_TABLE_NAME, b->table, strlen(b->table) + 1);
+    put(m, NFTA_TABLE_NAME, b->table, strlen(b->table) + 1);
     if (flags != 0)
-        (void)put(m, NFTA_TABLE_FLAGS, &wire, sizeof wire);
+        put(m, NFTA_TABLE_FLAGS, &wire, sizeof wire);
     batch_message_end(b, m);
 }
 
@@ -178,34 +172,4 @@ void build_set_flush(struct nft_batch *b, const char *name)
 void build_set_drop(struct nft_batch *b, const char *name)
 {
     names(b, NFT_MSG_DELSET, 0, NFTA_SET_NAME, name);
-}
-
-/* -- pins ---------------------------------------------------------------------------- */
-
-void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
-                size_t n, uint32_t len, enum nft_pin_how how)
-{
-    bool is_drop = how == NFT_PIN_DROP;
-    uint16_t type = is_drop ? NFT_MSG_DELSETELEM : NFT_MSG_NEWSETELEM;
-    struct nlmsghdr *m = batch_message(b, type, is_drop ? 0 : NLM_F_CREATE);
-    struct nlattr *list;
-
-    if (m == NULL)
-        return;
-    (void)put(m, NFTA_SET_ELEM_LIST_TABLE, b->table, strlen(b->table) + 1);
-    (void)put(m, NFTA_SET_ELEM_LIST_SET, set, strlen(set) + 1);
-    list = put(m, NLA_F_NESTED | NFTA_SET_ELEM_LIST_ELEMENTS, NULL, 0);
-    for (size_t i = 0; i < n; i++) {
-        uint64_t timeout = htobe64(k[i].timeout_ms);
-        struct nlattr *one = put(m, NLA_F_NESTED | NFTA_LIST_ELEM, NULL, 0);
-        struct nlattr *key = put(m, NLA_F_NESTED | NFTA_SET_ELEM_KEY, NULL, 0);
-
-        (void)put(m, NFTA_DATA_VALUE, k[i].key, len);
-        close_nest(m, key);
-        if (how == NFT_PIN_TIMED)
-            (void)put(m, NFTA_SET_ELEM_TIMEOUT, &timeout, sizeof(timeout));
-        close_nest(m, one);
-    }
-    close_nest(m, list);
-    batch_message_end(b, m);
 }

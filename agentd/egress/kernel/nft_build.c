@@ -506,6 +506,20 @@ void rule_limit_each(struct nft_batch *b, const char *set, uint32_t per_s, uint3
     nftnl_expr_add_expr(e, NFTNL_EXPR_DYNSET_EXPR, limit);
 }
 
+void rule_element(struct nft_batch *b, const char *set, uint32_t life_s)
+{
+    struct nftnl_expr *e = expr(b, "dynset");
+
+    if (e == NULL)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_OP,
+                       life_s > 0 ? NFT_DYNSET_OP_UPDATE : NFT_DYNSET_OP_DELETE);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_SREG_KEY, NFT_REG_1);
+    (void)nftnl_expr_set_str(e, NFTNL_EXPR_DYNSET_SET_NAME, set);
+    /* Of no use where it is deleted, but the kernel's dump has it there, too. */
+    nftnl_expr_set_u64(e, NFTNL_EXPR_DYNSET_TIMEOUT, (uint64_t)life_s * 1000);
+}
+
 void rule_log(struct nft_batch *b, const char *prefix)
 {
     struct nftnl_expr *e = expr(b, "log");

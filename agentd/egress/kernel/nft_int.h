@@ -18,7 +18,7 @@
 
 #define NFT_BATCH_MAX      (64 << 20) /* bytes of one batch: 65,536 networks take 12 MiB */
 #define NFT_MESSAGE_MAX    (96 << 10) /* room before a message: 64 KiB of elements, a head */
-#define NFT_PINS_SEALED    12288      /* of each family in a sealed namespace; 128 KiB */
+#define NFT_PINS_SEALED    65535      /* of each family in a sealed namespace */
 #define NFT_PINS_HOST      262144     /* on a host, all sandboxes together; 4 MiB */
 #define NFT_LOG_PER_S      20         /* records a second, for each sandbox and reason */
 #define NFT_LOG_BURST      40
@@ -27,6 +27,7 @@
 #define NFT_REASONS_HOST   65536 /* after a minute */
 #define NFT_TAG            0x46000000u /* meta mark while a sandbox's packet is judged: | its tag */
 #define NFT_TAG_MASK       0x00ffffffu
+#define NFT_PIN_MARK       0x80000000u /* a sealed namespace's: | chance */
 #define NFT_REFUSED        0x45000000u /* meta mark of a refused packet: | index << 8 | why */
 #define NFT_REFUSED_MASK   0xff000000u
 
@@ -99,6 +100,7 @@ struct nft_batch {
     const char *table;
     uint32_t table_flags;    /* NFT_TABLE_F_*, of the table */
     bool is_plain_before;    /* what it replaces had none */
+    uint32_t pin_mark;       /* of the datagrams that are pins, in a sealed namespace */
     struct nftnl_rule *rule; /* being built */
 };
 void batch_init(struct nft_batch *b, const char *table, uint32_t seq);
@@ -157,19 +159,6 @@ void build_elems(struct nft_batch *b, const char *set, const struct nft_elem *e,
                  size_t n);
 void build_elems_drop(struct nft_batch *b, const char *set, const struct nft_elem *e,
                       size_t n);
-/** For pins, which must cost little: without libnftnl's objects. At most NFT_PINS. */
-struct nft_pin_key {
-    uint8_t key[NFT_KEY_MAX];
-    uint64_t timeout_ms;
-};
-enum nft_pin_how {
-    NFT_PIN_ADD,   /* without an end */
-    NFT_PIN_TIMED, /* with its timeout */
-    NFT_PIN_DROP,  /* must be there */
-};
-void build_pins(struct nft_batch *b, const char *set, const struct nft_pin_key *k,
-                size_t n, uint32_t len, enum nft_pin_how how);
-
 void build_counter(struct nft_batch *b, const char *name);
 void build_quota(struct nft_batch *b, const char *name, uint64_t bytes);
 void build_object_drop(struct nft_batch *b, const char *name, uint32_t type);
@@ -202,6 +191,8 @@ void rule_quota(struct nft_batch *b, const char *name);
  * register 1 */
 void rule_limit_each(struct nft_batch *b, const char *set, uint32_t per_s,
                      uint32_t burst);
+/** `update @set { registers from 1 on timeout life_s }`; 0: `delete @set { ... }` */
+void rule_element(struct nft_batch *b, const char *set, uint32_t life_s);
 void rule_log(struct nft_batch *b, const char *prefix);
 void rule_tproxy(struct nft_batch *b, uint16_t port);
 void rule_reject(struct nft_batch *b, bool is_reset);
@@ -251,10 +242,6 @@ void rules_ingress(struct nft_batch *b, const struct nft_sandbox *s);
 /** The private networks that the guard may dial, of all policies: replaces the set's
  * elements. */
 void rules_guard_nets(struct nft_batch *b, const struct nft_rects *r);
-/** The key of a pin. Returns its length. */
-uint32_t rules_pin_key(uint8_t key[NFT_KEY_MAX], uint32_t tag, const struct nft_pin *pin);
-#define NFT_SET_PIN4 "pin4"
-#define NFT_SET_PIN6 "pin6"
 
 /* -- messages as bytes (nft_socket.c) ------------------------------------------------ */
 
@@ -296,10 +283,14 @@ int link_dump(struct nft_link *l, const char *table, bool has_netdev, struct buf
               struct err *e);
 /** The lines of what a batch sets up. */
 int link_expected(const struct nft_batch *b, struct buf *out, struct err *e);
+/** A number that every change of nftables in the namespace makes another. */
+int link_generation(struct nft_link *l, uint32_t *ret, struct err *e);
 int link_counter(struct nft_link *l, const char *table, const char *name,
                  uint64_t *ret_packets, uint64_t *ret_bytes, struct err *e);
 
 const char *nft_table(const struct nft *n);
+/** Before nft_install(): not by chance, so that what is shown can be compared. */
+void nft_pin_mark_set(struct nft *n, uint32_t mark);
 
 /* -- comparing (nft_verify.c) -------------------------------------------------------- */
 

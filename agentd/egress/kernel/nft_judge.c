@@ -194,7 +194,7 @@ static void pinned(const struct judged *x, size_t i)
     word_daddr(x->b, word_families[i], R(1));
     rule_meta(x->b, NFT_META_L4PROTO, R(1 + w));
     rule_payload(x->b, TH, PORT_TO, 2, R(2 + w));
-    rule_lookup(x->b, i == 0 ? NFT_SET_PIN4 : NFT_SET_PIN6, false);
+    rule_lookup(x->b, i == 0 ? "pin4" : "pin6", false);
     rule_mark(x->b, EGRESS_MARK);
     rule_end(x->b, NULL);
 }

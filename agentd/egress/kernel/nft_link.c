@@ -149,6 +149,16 @@ static int table_text(const struct nlmsghdr *m, const char *family, struct buf *
     return rc < 0 ? -1 : 0;
 }
 
+/* What rules write to has a size, if only the kernel's. */
+static uint32_t size_of(const struct nftnl_set *s)
+{
+    uint32_t size = nftnl_set_get_u32(s, NFTNL_SET_DESC_SIZE);
+
+    return size == 0 && nftnl_set_get_u32(s, NFTNL_SET_FLAGS) & NFT_SET_EVAL
+               ? NFT_PINS_SEALED
+               : size;
+}
+
 static int set_text(const struct nlmsghdr *m, const char *family, struct buf *out)
 {
     struct nftnl_set *s = nftnl_set_alloc();
@@ -158,8 +168,7 @@ static int set_text(const struct nlmsghdr *m, const char *family, struct buf *ou
         rc = buf_addf(out, "set %s %s\tflags %u key %u size %u timeout %llu\n", family,
                       nftnl_set_get_str(s, NFTNL_SET_NAME),
                       nftnl_set_get_u32(s, NFTNL_SET_FLAGS),
-                      nftnl_set_get_u32(s, NFTNL_SET_KEY_LEN),
-                      nftnl_set_get_u32(s, NFTNL_SET_DESC_SIZE),
+                      nftnl_set_get_u32(s, NFTNL_SET_KEY_LEN), size_of(s),
                       (unsigned long long)nftnl_set_get_u64(s, NFTNL_SET_TIMEOUT));
     if (s != NULL)
         nftnl_set_free(s);
@@ -193,8 +202,8 @@ static int elem_text(struct nftnl_set_elem *x, void *arg)
 
 static bool is_changing(const char *set)
 {
-    return set == NULL || strcmp(set, NFT_SET_PIN4) == 0 ||
-           strcmp(set, NFT_SET_PIN6) == 0 || strcmp(set, "told") == 0;
+    return set == NULL || strcmp(set, "pin4") == 0 || strcmp(set, "pin6") == 0 ||
+           strcmp(set, "told") == 0;
 }
 
 static int elems_text(const struct nlmsghdr *m, const char *family, struct buf *out)
@@ -396,35 +405,65 @@ int link_dump(struct nft_link *l, const char *table, bool has_netdev, struct buf
                    "nftables: the rules change faster than they are read");
 }
 
+/* One question, one answer, in l->in. `what` is for words. */
+static const struct nlmsghdr *ask(struct nft_link *l, const struct nlmsghdr *question,
+                                  const char *what, struct err *e)
+{
+    const struct nlmsghdr *m;
+    const struct nlmsgerr *r;
+    ssize_t n;
+
+    link_drain(l);
+    if (link_send(l, question, question->nlmsg_len, e) < 0)
+        return NULL;
+    n = link_take(l, e);
+    if (n < 0)
+        return NULL;
+    m = message_at(l->in);
+    if (!mnl_nlmsg_ok(m, (int)n) || m->nlmsg_seq != question->nlmsg_seq) {
+        (void)err_set(e, ERR_PROTO, "nftables: an answer that was not asked for");
+        return NULL;
+    }
+    if (m->nlmsg_type != NLMSG_ERROR)
+        return m;
+    r = mnl_nlmsg_get_payload(m);
+    (void)err_set_at(e, r->error == -ENOENT ? ERR_NOTFOUND : ERR_SYS, -r->error,
+                     ERR_WHERE, "nftables: read %s: %s", what, strerror(-r->error));
+    return NULL;
+}
+
+int link_generation(struct nft_link *l, uint32_t *ret, struct err *e)
+{
+    char request[64];
+    const struct nlmsghdr *m = ask(
+        l, nftnl_nlmsg_build_hdr(request, NFT_MSG_GETGEN, NFPROTO_UNSPEC, 0, l->seq++),
+        "the generation", e);
+    struct span id;
+
+    if (m == NULL)
+        return -1;
+    id = message_attr(m, sizeof(struct nfgenmsg), NFTA_GEN_ID);
+    if (id.len != sizeof(*ret))
+        return err_set(e, ERR_PROTO, "nftables: a generation without its number");
+    memcpy(ret, id.p, sizeof(*ret));
+    return 0;
+}
+
 int link_counter(struct nft_link *l, const char *table, const char *name,
                  uint64_t *ret_packets, uint64_t *ret_bytes, struct err *e)
 {
     char request[256];
-    struct nlmsghdr *m =
+    struct nlmsghdr *question =
         nftnl_nlmsg_build_hdr(request, NFT_MSG_GETOBJ, NFPROTO_INET, 0, l->seq++);
+    const struct nlmsghdr *m;
     struct nftnl_obj *o;
-    uint32_t seq = m->nlmsg_seq;
-    ssize_t n;
 
-    mnl_attr_put_strz(m, NFTA_OBJ_TABLE, table);
-    mnl_attr_put_strz(m, NFTA_OBJ_NAME, name);
-    mnl_attr_put_u32(m, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_COUNTER));
-    link_drain(l);
-    if (link_send(l, m, m->nlmsg_len, e) < 0)
+    mnl_attr_put_strz(question, NFTA_OBJ_TABLE, table);
+    mnl_attr_put_strz(question, NFTA_OBJ_NAME, name);
+    mnl_attr_put_u32(question, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_COUNTER));
+    m = ask(l, question, name, e);
+    if (m == NULL)
         return -1;
-    n = link_take(l, e);
-    if (n < 0)
-        return -1;
-    m = message_at(l->in);
-    if (!mnl_nlmsg_ok(m, (int)n) || m->nlmsg_seq != seq)
-        return err_set(e, ERR_PROTO, "nftables: an answer that was not asked for");
-    if (m->nlmsg_type == NLMSG_ERROR) {
-        const struct nlmsgerr *r = mnl_nlmsg_get_payload(m);
-
-        return err_set_at(e, r->error == -ENOENT ? ERR_NOTFOUND : ERR_SYS, -r->error,
-                          ERR_WHERE, "nftables: read counter %s: %s", name,
-                          strerror(-r->error));
-    }
     o = nftnl_obj_alloc();
     if (o == NULL || nftnl_obj_nlmsg_parse(m, o) < 0) {
         if (o != NULL)

@@ -5,7 +5,7 @@
  * what is not ours is another's. A change that nobody asked for (a device that went, and
  * its chain's hook with it) has port id 0.
  *
- * Ours are left out by the socket's filter: each pin would come back in two messages. A
+ * Ours are left out by the socket's filter: each policy would come back whole. A
  * message of the kernel holds what one transaction did, so its first header tells whose
  * all of it is.
  */

@@ -18,33 +18,65 @@
 #include <netinet/icmp6.h>
 #include <string.h>
 
+#include "agentd/egress/kernel/pin.h"
+
+enum {
+    UDP_LEN = 8,
+};
+
+/* Who gives a set that rules write to no size has it from the kernel, NFT_PINS_SEALED; and
+ * a size is memory at once, half a mebibyte for so many, where it grows otherwise. */
 static void pin_set(struct nft_batch *b, const char *name, uint8_t family,
                     enum egress_tier tier)
 {
     build_set(b, &(struct nft_set_def){
                      .name = name,
-                     .flags = NFT_SET_TIMEOUT | NFT_SET_CONCAT,
+                     .flags = NFT_SET_TIMEOUT | NFT_SET_EVAL | NFT_SET_CONCAT,
                      .type = T_MARK << T_BITS * 3 |
                              (family == AF_INET ? T_IP4 : T_IP6) << T_BITS * 2 |
                              T_PROTO << T_BITS | T_PORT,
                      .len = 4 + word_width(family) + 4 + 4,
                      .field = {4, (uint8_t)word_width(family), 1, 2},
                      .n_fields = 4,
-                     .size = tier == EGRESS_SEALED ? NFT_PINS_SEALED : NFT_PINS_HOST,
+                     .size = tier == EGRESS_SEALED ? 0 : NFT_PINS_HOST,
                  });
 }
 
-uint32_t rules_pin_key(uint8_t key[NFT_KEY_MAX], uint32_t tag, const struct nft_pin *pin)
+static void pin_rule(struct nft_batch *b, unsigned family, unsigned life)
 {
-    uint32_t w = word_width(pin->addr.family);
+    uint32_t key_len = family == AF_INET ? PIN_KEY4_LEN : PIN_KEY6_LEN;
 
-    memset(key, 0, NFT_KEY_MAX);
-    tag |= NFT_TAG;
-    memcpy(key, &tag, 4);
-    memcpy(key + 4, pin->addr.bytes, w);
-    key[4 + w] = IPPROTO_TCP;
-    word_put_port(key + 8 + w, pin->port);
-    return w + 12;
+    rule_begin(b, "pin");
+    rule_payload(b, TH, UDP_LEN, 2, R1);
+    rule_cmp16(b, EQ, (uint16_t)((family == AF_INET ? 4 : 6) << 8 | life));
+    rule_payload(b, TH, 4, 2, R1); /* the datagram's length */
+    rule_cmp16(b, EQ, (uint16_t)(UDP_LEN + PIN_KEY_AT + key_len));
+    rule_payload(b, TH, UDP_LEN + PIN_KEY_AT, key_len, R1);
+    rule_element(b, family == AF_INET ? "pin4" : "pin6",
+                 life > 0 ? pin_life_s(life - 1) : 0);
+    word_end(b, NF_ACCEPT);
+}
+
+/* What the guard tells: pin.h. A full set ends the rule before its verdict. */
+static void base_pins(struct nft_batch *b)
+{
+    build_chain(b, "pin", NULL, NULL);
+    rule_begin(b, "pin");
+    rule_mark(b, EGRESS_PIN_MARK); /* what it came with is nobody's to see */
+    rule_end(b, NULL);
+    for (size_t i = 0; i < 2; i++)
+        for (unsigned life = 0; life <= PIN_LIVES; life++)
+            pin_rule(b, word_families[i], life);
+    rule_begin(b, "pin");
+    word_end(b, NF_DROP);
+}
+
+static void to_pins(struct nft_batch *b, uint32_t mark)
+{
+    rule_begin(b, "output");
+    word_mark_is(b, EQ, mark);
+    word_l4proto(b, EQ, IPPROTO_UDP);
+    word_go(b, "pin", NULL);
 }
 
 /* -- the table without sandboxes ----------------------------------------------------- */
@@ -113,6 +145,8 @@ static void base_sealed(struct nft_batch *b)
     rule_begin(b, "output");
     word_ifname_is(b, NFT_META_OIFNAME, NEQ, "lo");
     word_end(b, NF_DROP);
+    to_pins(
+        b, b->pin_mark); /* and no further: what is so marked is dropped as it comes in */
     /* The guard's answers. Answers only: a program with CAP_NET_RAW may have transparent
      * sockets, too. */
     rule_begin(b, "output");
@@ -198,6 +232,9 @@ static void base_veth(struct nft_batch *b)
 {
     build_chain(b, "prerouting",
                 &(struct nft_hook){NF_INET_PRE_ROUTING, PRIO_MANGLE, false, NULL}, NULL);
+    rule_begin(b, "prerouting");
+    word_mark_is(b, EQ, EGRESS_PIN_MARK);
+    word_end(b, NF_DROP);
     accept_neighbours(b, "prerouting");
     build_chain(b, "arrived", NULL, NULL);
     accept_neighbours(b, "arrived");
@@ -250,8 +287,6 @@ static void base_guard(struct nft_batch *b, const struct nft_base *base)
         b->is_failed = true;
     build_counter(b, "guard_refused");
     build_chain(b, "guard", NULL, NULL);
-    build_chain(b, "output",
-                &(struct nft_hook){NF_INET_LOCAL_OUT, PRIO_FILTER, false, NULL}, NULL);
     /* Not "skuid != ... accept": a packet without a socket (an echo reply, a reset)
      * matches neither. */
     rule_begin(b, "output");
@@ -295,6 +330,23 @@ void rules_guard_nets(struct nft_batch *b, const struct nft_rects *r)
     word_put_rects(b, "nets6", r, AF_INET6);
 }
 
+static void host_output(struct nft_batch *b)
+{
+    build_chain(b, "output",
+                &(struct nft_hook){NF_INET_LOCAL_OUT, PRIO_FILTER, false, NULL}, NULL);
+}
+
+/* A socket for pins is the keeper's by its owner, so the floor for the guard does not
+ * hold it: turned elsewhere it gets nowhere. */
+static void host_pins(struct nft_batch *b)
+{
+    rule_begin(b, "output");
+    word_mark_is(b, EQ, EGRESS_PIN_MARK);
+    word_ifname_is(b, NFT_META_OIFNAME, NEQ, "lo");
+    word_end(b, NF_DROP);
+    to_pins(b, EGRESS_PIN_MARK);
+}
+
 void rules_base(struct nft_batch *b, const struct nft_base *base)
 {
     bool is_sealed = base->tier == EGRESS_SEALED;
@@ -302,6 +354,7 @@ void rules_base(struct nft_batch *b, const struct nft_base *base)
     if (base->is_guard_only) {
         build_table_anew(b);
         base_sets(b, base);
+        host_output(b);
         base_guard(b, base);
         return;
     }
@@ -311,8 +364,8 @@ void rules_base(struct nft_batch *b, const struct nft_base *base)
         b->family = NFPROTO_INET;
     }
     build_table_anew(b);
-    pin_set(b, NFT_SET_PIN4, AF_INET, base->tier);
-    pin_set(b, NFT_SET_PIN6, AF_INET6, base->tier);
+    pin_set(b, "pin4", AF_INET, base->tier);
+    pin_set(b, "pin6", AF_INET6, base->tier);
     build_set(b, &(struct nft_set_def){
                      .name = "told",
                      .flags = NFT_SET_EVAL | NFT_SET_TIMEOUT,
@@ -325,10 +378,14 @@ void rules_base(struct nft_batch *b, const struct nft_base *base)
         base_origins(b);
     base_sets(b, base);
     base_refuse(b);
-    if (is_sealed)
+    base_pins(b);
+    if (is_sealed) {
         base_sealed(b);
-    else
+    } else {
         base_veth(b);
+        host_output(b);
+        host_pins(b);
+    }
     if (!is_sealed && base->guard_uid != 0)
         base_guard(b, base);
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/guard/dns_server.h"
 
-#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -180,13 +179,15 @@ static void an_allowed_name_is_answered_after_its_pins(void **state)
     struct dns_answer a;
 
     assert_int_equal(ask(s, "one.test", DNS_A), DNS_NOERROR);
-    assert_int_equal(dns_scene_pin(&s->dns, "203.0.113.7", 443), 300 + NAMES_GRACE_S);
+    assert_int_equal(pin_sink_life(&s->dns.pins, "203.0.113.7", 443),
+                     pin_sink_as(300 + NAMES_GRACE_S));
     assert_int_equal(
         dnsmsg_parse_answer(span_of(s->got, s->n), 0x4242, "one.test", DNS_A, &a), 0);
     assert_int_equal(a.n, 1);
     assert_int_equal(a.ttl_s, 300);
     assert_int_equal(ask(s, "one.test", DNS_AAAA), DNS_NOERROR);
-    assert_int_equal(dns_scene_pin(&s->dns, "2001:db8::7", 443), 300 + NAMES_GRACE_S);
+    assert_int_equal(pin_sink_life(&s->dns.pins, "2001:db8::7", 443),
+                     pin_sink_as(300 + NAMES_GRACE_S));
     assert_int_equal(ask(s, "n.wild.test", DNS_A), DNS_NOERROR);
     assert_int_equal(answers(s), 1);
     assert_int_equal(s->dns.ward.counts.questions, 3);
@@ -296,19 +297,20 @@ static void private_answers_are_refused_and_recorded(void **state)
     assert_non_null(strstr(dns_scene_records(&s->dns, room), "private.test"));
     assert_int_equal(ask(s, "mixed.test", DNS_A), DNS_NOERROR);
     assert_int_equal(answers(s), 1);
-    assert_int_equal(s->dns.n_pins, 1);
-    assert_int_equal(dns_scene_pin(&s->dns, "10.0.0.1", 443), 0);
-    assert_int_equal(dns_scene_pin(&s->dns, "169.254.169.254", 443), 0);
+    assert_int_equal(pin_sink_count(&s->dns.pins), 1);
+    assert_int_equal(pin_sink_life(&s->dns.pins, "10.0.0.1", 443), 0);
+    assert_int_equal(pin_sink_life(&s->dns.pins, "169.254.169.254", 443), 0);
 }
 
 static void without_pins_there_is_no_answer(void **state)
 {
     struct scene *s = *state;
 
-    s->dns.pin_error = ENOMEM;
+    s->dns.ward.pin_fd = -1;
     assert_int_equal(ask(s, "one.test", DNS_A), DNS_SERVFAIL);
     assert_int_equal(answers(s), 0);
-    s->dns.pin_error = 0;
+    assert_true(says(s, "could not be pinned"));
+    s->dns.ward.pin_fd = s->dns.pins.fd;
     assert_int_equal(ask(s, "one.test", DNS_A), DNS_NOERROR);
     assert_int_equal(answers(s), 1);
 }
@@ -355,7 +357,7 @@ static void without_edns_an_answer_is_cut_at_512_bytes(void **state)
     assert_int_equal(receive(s, AF_INET), DNS_NOERROR);
     assert_int_equal(s->got[2] & 2, 2);
     assert_in_range(s->n, 400, 512);
-    assert_int_equal(s->dns.n_pins, NAMES_ADDRS_MAX);
+    assert_int_equal(pin_sink_count(&s->dns.pins), NAMES_ADDRS_MAX);
 }
 
 static void over_the_rate_questions_are_refused(void **state)

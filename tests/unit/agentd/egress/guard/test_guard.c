@@ -25,6 +25,7 @@
 #include "common/buf.h"
 #include "common/sock.h"
 #include "tests/support/own_ns.h"
+#include "tests/support/pin_sink.h"
 #include "tests/support/test.h"
 
 enum {
@@ -45,8 +46,9 @@ struct scene {
     pid_t guard, origin, resolver;
     int audit, tcp, udp, listener;
     uint32_t seq;
-    struct nft_pin pin; /* the last one asked for */
-    unsigned n_pins, n_who;
+    struct pin_sink pins;
+    uint32_t tag;
+    unsigned n_who;
     char records[65536];
 };
 
@@ -202,9 +204,6 @@ static void answer(struct scene *s, struct channel_msg *asked, enum channel_type
         m.uid = 1000;
         memcpy(m.comm, "tester", 7);
         s->n_who++;
-    } else if (type == CHANNEL_PINNED) {
-        s->pin = asked->pin[0];
-        s->n_pins += asked->n_pins;
     } else {
         m.fd[CHANNEL_FD_REPLY] =
             socket_in(sandbox, SOCK_DGRAM, ip_print(&asked->to, text), asked->to_port);
@@ -231,9 +230,7 @@ static bool next(struct scene *s, int ms, struct channel_msg *m)
         if (rc == 0)
             continue;
         assert_false(channel_is_keepers(m->type));
-        if (m->type == CHANNEL_PIN)
-            answer(s, m, CHANNEL_PINNED);
-        else if (m->type == CHANNEL_ASK_WHO)
+        if (m->type == CHANNEL_ASK_WHO)
             answer(s, m, CHANNEL_WHO);
         else if (m->type == CHANNEL_WANT_REPLY)
             answer(s, m, CHANNEL_REPLY);
@@ -319,7 +316,9 @@ static void say_policy(struct scene *s, enum channel_type type, const char *poli
         memcpy(m.name, "demo", 5);
         m.fd[CHANNEL_FD_TCP4] = s->tcp;
         m.fd[CHANNEL_FD_UDP4] = s->udp;
+        m.fd[CHANNEL_FD_PIN] = s->pins.fd;
     }
+    m.tag = s->tag;
     m.fd[CHANNEL_FD_POLICY] = channel_text_out(text, strlen(text), NULL);
     say(s, &m);
     (void)close(m.fd[CHANNEL_FD_POLICY]);
@@ -351,6 +350,8 @@ static int start(void **state)
     s.udp = socket_in(sandbox, SOCK_DGRAM, "", 53);
     if (listen(s.tcp, 64) < 0)
         return -1;
+    pin_sink_open(&s.pins);
+    s.tag = PIN_SINK_TAG;
     start_guard(&s, 0);
     *state = &s;
     return 0;
@@ -371,6 +372,7 @@ static int stop(void **state)
     sock_close(&s->audit);
     sock_close(&s->tcp);
     sock_close(&s->udp);
+    pin_sink_close(&s->pins);
     return 0;
 }
 
@@ -748,12 +750,50 @@ static void a_name_is_pinned_before_it_is_answered_and_then_reached(void **state
     assert_true(n > 12);
     assert_int_equal(reply[3] & 15, 0);
     assert_non_null(memmem(reply, (size_t)n, addr, sizeof(addr)));
-    assert_int_equal(s->n_pins, 1);
-    assert_int_equal(s->pin.port, PORT);
-    assert_true(s->pin.ttl_s >= 30);
-    assert_memory_equal(s->pin.addr.bytes, addr + 2, 4);
+    assert_int_equal(pin_sink_notes(&s->pins), 1);
+    assert_true(pin_sink_life(&s->pins, ADDR, PORT) >= 30);
     assert_true(reaches(s, ADDR));
     assert_true(recorded(s, "\"kind\":\"connection\"", "\"name\":\"api.example.com\""));
+    assert_int_equal(code_of(s), 0);
+}
+
+/* Neither who listens elsewhere nor the keeper can make up for it. */
+static void without_a_way_to_the_kernel_no_name_is_answered(void **state)
+{
+    struct scene *s = *state;
+    uint8_t reply[512];
+
+    greet(s);
+    sock_close(&s->pins.fd);
+    say_policy(s, CHANNEL_SANDBOX, "{\"version\":1,\"allow\":[\"api.example.com:%u\"]}");
+    (void)expect(s, CHANNEL_IN_FORCE);
+    assert_true(asks(s, "api.example.com", reply) >= 12);
+    assert_int_equal(reply[3] & 15, 2); /* SERVFAIL */
+    assert_false(reaches(s, ADDR));
+    assert_int_equal(pin_sink_notes(&s->pins), 0);
+    assert_int_equal(code_of(s), 0);
+}
+
+/* After another program's flush the kernel's sets are new, and the policy comes again. */
+static void a_policy_with_another_tag_tells_the_pins_again(void **state)
+{
+    const uint32_t tag = PIN_SINK_TAG + 1;
+    struct scene *s = *state;
+    uint8_t reply[512], note[PIN_NOTE_MAX + 1];
+
+    greet(s);
+    say_policy(s, CHANNEL_SANDBOX, "{\"version\":1,\"allow\":[\"api.example.com:%u\"]}");
+    (void)expect(s, CHANNEL_IN_FORCE);
+    assert_true(asks(s, "api.example.com", reply) > 12);
+    assert_int_equal(pin_sink_notes(&s->pins), 1);
+    s->tag = tag;
+    say_policy(s, CHANNEL_POLICY, "{\"version\":1,\"allow\":[\"api.example.com:%u\"]}");
+    (void)expect(s, CHANNEL_IN_FORCE);
+    assert_true(recv(s->pins.other, note, sizeof(note), 0) > PIN_KEY_AT);
+    assert_memory_equal(note + PIN_KEY_AT, &tag, sizeof(tag));
+    assert_true(note[1] > 0);
+    assert_true(recv(s->pins.other, note, sizeof(note), 0) < 0);
+    assert_true(reaches(s, ADDR));
     assert_int_equal(code_of(s), 0);
 }
 
@@ -768,7 +808,7 @@ static void a_name_that_is_not_allowed_is_refused_and_recorded(void **state)
     assert_true(asks(s, "www.example.com", reply) >= 12);
     assert_int_equal(reply[3] & 15, 3); /* NXDOMAIN */
     assert_true(recorded(s, "\"kind\":\"name\"", "\"name\":\"www.example.com\""));
-    assert_int_equal(s->n_pins, 0);
+    assert_int_equal(pin_sink_notes(&s->pins), 0);
     assert_int_equal(code_of(s), 0);
 }
 
@@ -881,6 +921,8 @@ int main(void)
         SCENE(a_removed_sandbox_has_nothing_left),
         SCENE(without_memory_it_refuses_or_ends_and_keeps_nothing),
         SCENE(a_name_is_pinned_before_it_is_answered_and_then_reached),
+        SCENE(without_a_way_to_the_kernel_no_name_is_answered),
+        SCENE(a_policy_with_another_tag_tells_the_pins_again),
         SCENE(a_name_that_is_not_allowed_is_refused_and_recorded),
         SCENE(what_was_learned_is_proposed_at_the_end),
         SCENE(what_the_kernel_refused_is_recorded_once_for_all_copies),

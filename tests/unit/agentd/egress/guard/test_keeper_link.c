@@ -140,9 +140,7 @@ static struct keeper_request *ask(struct scene *s, enum channel_type type,
     struct err e = {0};
 
     channel_msg_init(ret, type, 7);
-    ret->to = ret->from = ret->pin[0].addr = (struct ip_addr){AF_INET, {192, 0, 2, 1}};
-    ret->pin[0].port = 443;
-    ret->n_pins = 1;
+    ret->to = ret->from = (struct ip_addr){AF_INET, {192, 0, 2, 1}};
     s->is_inside = true;
     r = keeper_link_ask(s->k, ret, on_answer, s, &e);
     s->is_inside = false;
@@ -174,24 +172,25 @@ static void say(struct scene *s, enum channel_type type, uint32_t seq, int fd)
 static void answers_find_their_questions_in_any_order(void **state)
 {
     struct scene *s = *state;
-    struct channel_msg pin, who, reply;
+    struct channel_msg first, who, reply;
     int file = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-    assert_non_null(ask(s, CHANNEL_PIN, &pin));
+    assert_non_null(ask(s, CHANNEL_ASK_WHO, &first));
     assert_non_null(ask(s, CHANNEL_ASK_WHO, &who));
     assert_non_null(ask(s, CHANNEL_WANT_REPLY, &reply));
-    assert_int_equal(next(s).seq, pin.seq);
+    assert_int_equal(next(s).seq, first.seq);
     assert_int_equal(next(s).seq, who.seq);
     assert_int_equal(next(s).seq, reply.seq);
-    assert_int_not_equal(pin.seq, who.seq);
+    assert_int_not_equal(first.seq, who.seq);
     say(s, CHANNEL_REPLY, reply.seq, file);
     see(s, 1);
     assert_int_equal(s->last.type, CHANNEL_REPLY);
     assert_true(s->taken_fd >= 0);
     say(s, CHANNEL_WHO, who.seq, -1);
-    say(s, CHANNEL_PINNED, pin.seq, -1);
+    say(s, CHANNEL_WHO, first.seq, -1);
     see(s, 2);
-    assert_int_equal(s->last.type, CHANNEL_PINNED);
+    assert_int_equal(s->last.type, CHANNEL_WHO);
+    assert_int_equal(s->last.seq, first.seq);
     assert_int_equal(s->answers, 3);
     assert_int_equal(s->nulls, 0);
     (void)close(file);
@@ -219,12 +218,12 @@ static void an_answer_too_late_or_cancelled_reaches_nobody(void **state)
     keeper_link_cancel(&r);
     assert_null(r);
     keeper_link_cancel(&r); /* fine */
-    assert_non_null(ask(s, CHANNEL_PIN, &other));
+    assert_non_null(ask(s, CHANNEL_ASK_WHO, &other));
     say(s, CHANNEL_REPLY, m.seq, file);
-    say(s, CHANNEL_PINNED, other.seq, -1);
+    say(s, CHANNEL_WHO, other.seq, -1);
     see(s, 1);
     assert_int_equal(s->answers, 1);
-    assert_int_equal(s->last.type, CHANNEL_PINNED);
+    assert_int_equal(s->last.type, CHANNEL_WHO);
     assert_int_equal(s->gone, 0);
     probe = dup(file); /* its descriptor was closed: the number is free again */
     assert_true(probe == file + 1);
@@ -237,11 +236,11 @@ static void a_keeper_that_is_silent_is_an_answer_too(void **state)
     struct scene *s = *state;
     struct channel_msg m;
 
-    assert_non_null(ask(s, CHANNEL_PIN, &m));
+    assert_non_null(ask(s, CHANNEL_ASK_WHO, &m));
     see(s, 1); /* after KEEPER_ANSWER_MS */
     assert_int_equal(s->nulls, 1);
     assert_int_equal(s->gone, 0);
-    say(s, CHANNEL_PINNED, m.seq, -1); /* too late */
+    say(s, CHANNEL_WHO, m.seq, -1); /* too late */
     turn(s);
     assert_int_equal(s->answers, 1);
     assert_int_equal(s->gone, 0);
@@ -256,14 +255,14 @@ static void when_the_keeper_goes_every_question_is_answered_first(void **state)
     struct err e = {0};
 
     for (int i = 0; i < 5; i++)
-        assert_non_null(ask(s, CHANNEL_PIN, &m));
+        assert_non_null(ask(s, CHANNEL_ASK_WHO, &m));
     sock_close(&s->keeper);
     see(s, 6);
     assert_int_equal(s->nulls, 5);
     assert_int_equal(s->gone, 1);
     turn(s);
     assert_int_equal(s->gone, 1);
-    assert_null(ask(s, CHANNEL_PIN, &m));
+    assert_null(ask(s, CHANNEL_ASK_WHO, &m));
     channel_msg_init(&m, CHANNEL_READY, 0);
     assert_int_equal(keeper_link_send(s->k, &m, &e), -1);
 }
@@ -273,9 +272,9 @@ static void a_keeper_gone_is_noticed_by_sending(void **state)
     struct scene *s = *state;
     struct channel_msg m;
 
-    assert_non_null(ask(s, CHANNEL_PIN, &m));
+    assert_non_null(ask(s, CHANNEL_ASK_WHO, &m));
     sock_close(&s->keeper);
-    assert_null(ask(s, CHANNEL_PIN, &m)); /* not told inside */
+    assert_null(ask(s, CHANNEL_ASK_WHO, &m)); /* not told inside */
     assert_int_equal(s->answers, 0);
     see(s, 2);
     assert_int_equal(s->nulls, 1);
@@ -287,7 +286,7 @@ static void another_answer_than_was_asked_for_is_a_break(void **state)
     struct scene *s = *state;
     struct channel_msg m;
 
-    assert_non_null(ask(s, CHANNEL_PIN, &m));
+    assert_non_null(ask(s, CHANNEL_WANT_REPLY, &m));
     say(s, CHANNEL_WHO, m.seq, -1);
     see(s, 2);
     assert_int_equal(s->nulls, 1);
@@ -309,8 +308,8 @@ static void an_answer_for_another_sandbox_is_a_break(void **state)
     struct scene *s = *state;
     struct channel_msg m, a;
 
-    assert_non_null(ask(s, CHANNEL_PIN, &m));
-    channel_msg_init(&a, CHANNEL_PINNED, 8);
+    assert_non_null(ask(s, CHANNEL_ASK_WHO, &m));
+    channel_msg_init(&a, CHANNEL_WHO, 8);
     a.seq = m.seq;
     assert_int_equal(channel_send(s->keeper, &a, NULL), 0);
     see(s, 2);
@@ -387,14 +386,14 @@ static void questions_are_bounded(void **state)
     struct channel_msg m, got;
     unsigned n = 0;
 
-    while (ask(s, CHANNEL_PIN, &m) != NULL)
+    while (ask(s, CHANNEL_ASK_WHO, &m) != NULL)
         n++;
     assert_int_equal(n, KEEPER_REQUESTS_MAX);
     got = next(s);
-    say(s, CHANNEL_PINNED, got.seq, -1);
+    say(s, CHANNEL_WHO, got.seq, -1);
     see(s, 1);
-    assert_non_null(ask(s, CHANNEL_PIN, &m)); /* one place is free again */
-    assert_null(ask(s, CHANNEL_PIN, &m));
+    assert_non_null(ask(s, CHANNEL_ASK_WHO, &m)); /* one place is free again */
+    assert_null(ask(s, CHANNEL_ASK_WHO, &m));
     channel_msg_init(&m, CHANNEL_READY, 0);
     assert_null(keeper_link_ask(s->k, &m, on_answer, s, NULL)); /* has no answer */
 }

@@ -443,7 +443,9 @@ static void apart(void)
     struct scene w;
 
     start(&w);
+    enter(w.host);
     egress_ns_pin(w.s.nft, 2, "93.184.216.34:5432", 60);
+    enter(w.in[0]);
     NEED(egress_ns_connect("93.184.216.34:5432", NULL) == ECONNREFUSED);
     enter(w.in[1]);
     NEED(egress_ns_lands(&w.s, "93.184.216.34:5432"));

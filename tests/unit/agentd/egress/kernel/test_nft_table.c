@@ -95,6 +95,7 @@ static void print_tier(enum egress_tier tier, struct buf *out)
     sandbox(&s, p);
     base_of(tier, &base);
     NEED_OK((n = nft_open(&fd, &e)) == NULL ? -1 : 0);
+    nft_pin_mark_set(n, NFT_PIN_MARK);
     NEED_OK(nft_install(n, &base, &e));
     NEED_OK(nft_sandbox_set(n, &s, &e));
     NEED_OK(nft_verify(n, &base, &s, 1, &e));
