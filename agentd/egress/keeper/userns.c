@@ -141,17 +141,8 @@ static uint32_t slot_of(const char *name)
 
 static int make_folders(const char *path, struct err *e)
 {
-    char part[128];
-    const char *at = path;
-
-    while ((at = strchr(at + 1, '/')) != NULL) {
-        if ((size_t)(at - path) >= sizeof part)
-            return err_set(e, ERR_CONFIG, "%.64s... is too long", path);
-        memcpy(part, path, (size_t)(at - path));
-        part[at - path] = '\0';
-        if (mkdir(part, 0755) < 0 && errno != EEXIST)
-            return err_sys(e, "make folder %s", part);
-    }
+    if (file_make_parents(path, 0755, e) < 0)
+        return -1;
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return err_sys(e, "make folder %s", path);
     return 0;
