@@ -188,16 +188,6 @@ static void lost_news(void)
     sock_close(&fd);
 }
 
-/* Every test once as whoever runs it, and as root once more behind a user namespace. */
-#define BOTH(name, body)                                                                 \
-    static void name(void **state)                                                       \
-    {                                                                                    \
-        UNUSED_ARG(state);                                                               \
-        egress_ns_run(body, false);                                                      \
-        if (geteuid() == 0)                                                              \
-            egress_ns_run(body, true);                                                   \
-    }
-
 BOTH(one_socket_hears_of_numbered_namespaces_but_not_of_our_own_changes, all_namespaces)
 BOTH(a_pin_is_not_told_to_our_port_and_is_to_others, pins_are_not_for_us)
 BOTH(a_socket_there_hears_of_others_changes_only, own_namespace)
