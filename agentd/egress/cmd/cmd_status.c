@@ -144,6 +144,7 @@ static int add_run_sockets(struct span request, struct report *r, struct err *e)
 
     if (control_run_dir(dir, sizeof dir, e) < 0)
         return -1;
+    control_run_sweep();
     d = opendir(dir);
     while (d && rc == 0 && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
         size_t len = strlen(de->d_name);

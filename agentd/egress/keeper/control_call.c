@@ -42,6 +42,14 @@ int control_run_path(const char *name, char *ret, size_t cap, struct err *e)
     return 0;
 }
 
+void control_run_sweep(void)
+{
+    char dir[CONTROL_PATH_MAX];
+
+    if (control_run_dir(dir, sizeof dir, NULL) == 0)
+        localpath_sweep(dir, CONTROL_SWEEP_MAX);
+}
+
 /* -- asking -------------------------------------------------------------------------- */
 
 struct call {

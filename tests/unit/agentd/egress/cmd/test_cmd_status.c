@@ -217,6 +217,27 @@ static void what_is_no_status_is_told_and_hides_no_other(void **state)
     assert_null(strstr(said, "audit"));
 }
 
+static void a_socket_of_who_was_killed_is_removed(void **state)
+{
+    struct scene *s = *state;
+    char said[SAID];
+
+    start(s, "dead", "");
+    start(s, "one", ANSWER(BOX("one"), ",\"audit_lost\":0"));
+    kill(s->service[0].pid, SIGKILL);
+    waitpid(s->service[0].pid, NULL, 0);
+    /* It is the one's who asks, and he may write there. */
+    if (geteuid() == 0) {
+        assert_int_equal(chown(s->run, 65534, 65534), 0);
+        assert_int_equal(lchown(s->service[0].path, 65534, 65534), 0);
+    }
+    assert_int_equal(status(s, as_text, said), 0);
+    assert_null(strstr(said, "dead"));
+    says(said, "one  ");
+    assert_int_equal(access(s->service[0].path, F_OK), -1);
+    assert_int_equal(access(s->service[1].path, F_OK), 0);
+}
+
 static unsigned seconds(void)
 {
     struct timespec t;
@@ -278,6 +299,7 @@ int main(void)
         T(nobody_there_is_an_empty_list),
         T(what_is_no_status_is_told_and_hides_no_other),
         T(one_that_does_not_answer_is_told_and_hides_no_other),
+        T(a_socket_of_who_was_killed_is_removed),
         T(one_that_accepts_nobody_is_told_too),
     };
 
