@@ -110,7 +110,7 @@ int localpath_connect(const char *path, unsigned ms, bool *ret_absent, struct er
     directory_of(path, dir);
     if (lstat(path, &st) < 0 && (errno == ENOENT || errno == ENOTDIR)) {
         *ret_absent = true;
-        return -1;
+        return err_sys(e, "connect to %s", path);
     }
     if (check_directory(dir, e) < 0)
         return -1;

@@ -38,10 +38,12 @@ void control_socket_free(struct control_socket *s);
 
 /** The other side, blocking, with a deadline: send one request line, get the answer's
  *  object. 0 when "ok" is true; -1 with *e (the answer's error, or the socket's;
- *  ERR_SYS with ECONNREFUSED when nobody answers there). The newline is added, and
- *  those inside are blanks. */
+ *  control_is_absent() when nobody listens there). The newline is added, and those
+ *  inside are blanks. */
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e);
+/** Is that why: no such socket, or one that was left behind? */
+bool control_is_absent(const struct err *e);
 /** The same with another deadline. */
 int control_call_within(const char *path, struct span request, unsigned ms,
                         struct buf *ret_answer, struct err *e);

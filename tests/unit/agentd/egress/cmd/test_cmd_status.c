@@ -196,12 +196,15 @@ static void one_sandbox_is_asked_of_its_own_keeper(void **state)
 
 static void nobody_there_is_an_empty_list(void **state)
 {
+    const char *words[] = {"--name", "one", NULL};
     char said[SAID];
 
     assert_int_equal(status(*state, as_json, said), 0);
     assert_string_equal(said, "{\"sandboxes\":[],\"services\":[]}\n");
     assert_int_equal(status(*state, as_text, said), 0);
     assert_string_equal(said, "");
+    assert_int_equal(status(*state, words, said), 1);
+    says(said, "no `run` of yours is called \"one\"; the host's service: ");
 }
 
 static void what_is_no_status_is_told_and_hides_no_other(void **state)
