@@ -89,7 +89,8 @@ bool localpath_is_one_of_us(int fd)
 /* 0, or -1 with errno; EAGAIN: it took too long. */
 static int connect_within(int fd, const struct sock_addr *a, unsigned ms)
 {
-    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000}, none = {0};
+    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000},
+                   none = {0};
 
     if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0 ||
         connect(fd, &a->u.sa, a->len) < 0)
@@ -153,7 +154,7 @@ static int lock_folder(const char *dir, unsigned ms)
  * type, so it need not be listening yet, and gets no connection of ours. */
 static bool is_dead(const char *path)
 {
-    struct sock_addr a;
+    struct sock_addr a = {0};
     bool dead;
     int fd;
 
