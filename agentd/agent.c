@@ -41,7 +41,7 @@ int agent_identify(struct options *o, struct err *e)
     if (!t)
         return err_set(e, ERR_NOMEM, "no memory for the token");
     if (token_peek(secret_span(&text), t, e) < 0) {
-        (void)err_wrap(e, "no --sandbox is given and the token names none");
+        (void)err_wrap(e, "no --sandbox or TUNNEL_SANDBOX, and the token names none");
         goto out;
     }
     n = strlen(t->sub) + 1;

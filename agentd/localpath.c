@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/localpath.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,7 +16,8 @@
 #include "common/sock.h"
 
 enum {
-    CLEAR_MS = 2000, /* for one that is alive and accepts nobody at the moment */
+    LOCK_MS = 1000,
+    LOCK_STEP_MS = 5,
 };
 
 int localsock_path(const char *runtime_dir, uid_t uid, char ret[LOCALSOCK_PATH_MAX],
@@ -85,7 +89,8 @@ bool localpath_is_one_of_us(int fd)
 /* 0, or -1 with errno; EAGAIN: it took too long. */
 static int connect_within(int fd, const struct sock_addr *a, unsigned ms)
 {
-    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000}, none = {0};
+    struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = (long)(ms % 1000) * 1000},
+                   none = {0};
 
     if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) < 0 ||
         connect(fd, &a->u.sa, a->len) < 0)
@@ -106,7 +111,7 @@ int localpath_connect(const char *path, unsigned ms, bool *ret_absent, struct er
     directory_of(path, dir);
     if (lstat(path, &st) < 0 && (errno == ENOENT || errno == ENOTDIR)) {
         *ret_absent = true;
-        return -1;
+        return err_sys(e, "connect to %s", path);
     }
     if (check_directory(dir, e) < 0)
         return -1;
@@ -127,27 +132,106 @@ int localpath_connect(const char *path, unsigned ms, bool *ret_absent, struct er
     return fd;
 }
 
+/* -- names in the folder ------------------------------------------------------------- */
+
+/* -1: not to be had. Where others can read the folder they can hold its lock as well, so
+ * nobody waits for it without end. */
+static int lock_folder(const char *dir, unsigned ms)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    for (unsigned waited = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0;
+         waited += LOCK_STEP_MS) {
+        if (waited >= ms)
+            sock_close(&fd);
+        else
+            (void)poll(NULL, 0, LOCK_STEP_MS); /* only the time matters */
+    }
+    return fd;
+}
+
+/* Nobody has it bound. A stream socket that somebody has refuses a datagram socket by its
+ * type, so it need not be listening yet, and gets no connection of ours. */
+static bool is_dead(const char *path)
+{
+    struct sock_addr a = {0};
+    bool dead;
+    int fd;
+
+    if (address(path, &a, NULL) < 0)
+        return false;
+    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    dead = fd >= 0 && connect(fd, &a.u.sa, a.len) < 0 && errno == ECONNREFUSED;
+    sock_close(&fd);
+    return dead;
+}
+
+static void remove_dead(const char *path)
+{
+    struct stat was, now;
+
+    if (lstat(path, &was) < 0 || !S_ISSOCK(was.st_mode) || was.st_uid != geteuid() ||
+        !is_dead(path))
+        return;
+    if (lstat(path, &now) == 0 && now.st_dev == was.st_dev && now.st_ino == was.st_ino)
+        (void)unlink(path); /* else it stays: it is only litter */
+}
+
+void localpath_sweep(const char *dir, unsigned max)
+{
+    static const char end[] = ".sock";
+    char path[LOCALSOCK_PATH_MAX];
+    const struct dirent *de;
+    int lock = check_directory(dir, NULL) < 0 ? -1 : lock_folder(dir, 0);
+    DIR *d = lock < 0 ? NULL : opendir(dir);
+
+    while (d && max-- > 0 && (de = readdir(d)) != NULL) {
+        size_t n = strlen(de->d_name), room = sizeof end - 1;
+
+        if (n > room && strcmp(de->d_name + n - room, end) == 0 &&
+            snprintf(path, sizeof path, "%s/%s", dir, de->d_name) < (int)sizeof path)
+            remove_dead(path);
+    }
+    if (d)
+        (void)closedir(d); /* opened for reading */
+    sock_close(&lock);
+}
+
 /* A name under which nothing answers any more is left from an agent that was killed. */
 static int clear(const char *path, struct err *e)
 {
     struct stat st;
-    bool is_absent;
-    int fd;
 
     if (lstat(path, &st) < 0)
         return errno == ENOENT ? 0 : err_sys(e, "look at %s", path);
     if (!S_ISSOCK(st.st_mode))
         return err_set(e, ERR_DENIED, "%s is there and no socket", path);
-    fd = localpath_connect(path, CLEAR_MS, &is_absent, e);
-    if (fd >= 0) {
-        sock_close(&fd);
+    if (!is_dead(path))
         return err_set(e, ERR_LIMIT, "another agent answers at %s", path);
-    }
-    if (!is_absent)
-        return -1;
     if (unlink(path) < 0 && errno != ENOENT)
         return err_sys(e, "remove %s", path);
     return 0;
+}
+
+/* With the folder's lock. */
+static int listen_at(const char *path, const struct sock_addr *a, struct err *e)
+{
+    mode_t mask;
+    int fd, r;
+
+    if (clear(path, e) < 0)
+        return -1;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_sys(e, "make a socket");
+    mask = umask(0177);
+    r = bind(fd, &a->u.sa, a->len);
+    (void)umask(mask); /* cannot fail */
+    if (r < 0 || listen(fd, LOCALSOCK_CLIENTS) < 0) {
+        (void)err_sys(e, "listen on %s", path);
+        sock_close(&fd);
+    }
+    return fd;
 }
 
 int localpath_listen(const char *path, struct localpath *ret, struct err *e)
@@ -155,8 +239,7 @@ int localpath_listen(const char *path, struct localpath *ret, struct err *e)
     char dir[LOCALSOCK_PATH_MAX];
     struct sock_addr a = {0};
     struct stat st;
-    mode_t mask;
-    int fd, r;
+    int fd, lock;
 
     memset(ret, 0, sizeof *ret);
     if (address(path, &a, e) < 0)
@@ -164,19 +247,17 @@ int localpath_listen(const char *path, struct localpath *ret, struct err *e)
     directory_of(path, dir);
     if (mkdir(dir, 0700) < 0 && errno != EEXIST)
         return err_sys(e, "make %s", dir);
-    if (check_directory(dir, e) < 0 || clear(path, e) < 0)
+    if (check_directory(dir, e) < 0)
         return -1;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return err_sys(e, "make a socket");
-    mask = umask(0177);
-    r = bind(fd, &a.u.sa, a.len);
-    (void)umask(mask); /* cannot fail */
-    if (r < 0 || listen(fd, LOCALSOCK_CLIENTS) < 0 || lstat(path, &st) < 0) {
-        (void)err_sys(e, "listen on %s", path);
+    lock = lock_folder(dir, LOCK_MS);
+    fd = listen_at(path, &a, e);
+    if (fd >= 0 && lstat(path, &st) < 0) {
+        (void)err_sys(e, "look at %s", path); /* told below */
         sock_close(&fd);
-        return -1;
     }
+    sock_close(&lock);
+    if (fd < 0)
+        return -1;
     memcpy(ret->path, path, strlen(path) + 1);
     ret->dev = st.st_dev;
     ret->ino = st.st_ino;

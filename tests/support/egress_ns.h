@@ -40,6 +40,16 @@ enum {
  *  `is_user` (always when not root). Skips the test, saying so, where the kernel refuses
  *  namespaces. */
 void egress_ns_run(void (*body)(void), bool is_user);
+/** The test `name`: `body` once as whoever runs it, and as root once more behind a user
+ *  namespace. */
+#define BOTH(name, body)                                                                 \
+    static void name(void **state)                                                       \
+    {                                                                                    \
+        (void)state;                                                                     \
+        egress_ns_run(body, false);                                                      \
+        if (geteuid() == 0)                                                              \
+            egress_ns_run(body, true);                                                   \
+    }
 
 struct egress_ns {
     int rt;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/cmd/cmd_keeper.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,15 +23,13 @@ int cmd_keeper_ask(struct cmd_keeper *k, struct span request, struct buf *ret,
     if (k->name && control_run_path(k->name, path, sizeof path, e) == 0) {
         if (ask(k, path, request, ret, e) == 0)
             return 0;
-        if (e->code != ERR_SYS || e->sys != ECONNREFUSED)
+        if (!control_is_absent(e))
             return -1;
     }
     if (ask(k, CONTROL_SERVE_PATH, request, ret, e) == 0)
         return 0;
     if (k->name && e->code == ERR_SYS)
-        return err_wrap(
-            e,
-            "no `run` of yours is called \"%s\", and the host's service cannot be asked",
-            k->name);
+        return err_wrap(e, "no `run` of yours is called \"%s\"; the host's service",
+                        k->name);
     return -1;
 }

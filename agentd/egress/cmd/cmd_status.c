@@ -129,7 +129,7 @@ static int add_from(const char *path, struct span request, unsigned ms, struct r
     if (control_call_within(path, request, time_left(r, ms), &answer, &why) == 0 &&
         add_answer(r, path, &answer, &why) == 0)
         return 0;
-    if (why.code == ERR_SYS && why.sys == ECONNREFUSED)
+    if (control_is_absent(&why))
         return 0;
     return add_silent(r, path, &why) < 0 ? err_set(e, ERR_NOMEM, "no memory") : 0;
 }
@@ -144,6 +144,7 @@ static int add_run_sockets(struct span request, struct report *r, struct err *e)
 
     if (control_run_dir(dir, sizeof dir, e) < 0)
         return -1;
+    control_run_sweep();
     d = opendir(dir);
     while (d && rc == 0 && n < RUN_SOCKETS_MAX && (de = readdir(d)) != NULL) {
         size_t len = strlen(de->d_name);

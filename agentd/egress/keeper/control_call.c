@@ -42,6 +42,14 @@ int control_run_path(const char *name, char *ret, size_t cap, struct err *e)
     return 0;
 }
 
+void control_run_sweep(void)
+{
+    char dir[CONTROL_PATH_MAX];
+
+    if (control_run_dir(dir, sizeof dir, NULL) == 0)
+        localpath_sweep(dir, CONTROL_SWEEP_MAX);
+}
+
 /* -- asking -------------------------------------------------------------------------- */
 
 struct call {
@@ -136,6 +144,22 @@ static int make_line(struct span request, struct buf *ret, struct err *e)
     return 0;
 }
 
+bool control_is_absent(const struct err *e)
+{
+    return e->code == ERR_SYS && (e->sys == ECONNREFUSED || e->sys == ENOENT);
+}
+
+/* What a `run` had is not for its caller to start; who asks by name says so. */
+static int say_absent(const char *path, int sys, struct err *e)
+{
+    bool is_usual = strcmp(path, CONTROL_SERVE_PATH) == 0, is_there = sys == ECONNREFUSED;
+
+    return err_set_at(e, ERR_SYS, is_there ? ECONNREFUSED : ENOENT, ERR_WHERE,
+                      "%s %.80s (start `agentd egress serve%s`)",
+                      is_there ? "nobody listens at" : "there is no socket", path,
+                      is_usual ? "" : " --socket ...");
+}
+
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e)
 {
@@ -157,8 +181,7 @@ int control_call_within(const char *path, struct span request, unsigned ms,
     c.end_us = clock_us() + (uint64_t)ms * 1000;
     c.fd = localpath_connect(path, ms, &is_absent, &why);
     if (c.fd < 0 && is_absent)
-        return err_set_at(e, ERR_SYS, ECONNREFUSED, ERR_WHERE, "nobody answers at %s",
-                          path);
+        return say_absent(path, why.sys, e);
     if (c.fd < 0) {
         if (e)
             *e = why;

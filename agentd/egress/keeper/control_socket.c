@@ -3,11 +3,11 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "agentd/egress/keeper/asker.h"
 #include "agentd/egress/keeper/control_request.h"
 #include "agentd/line_server.h"
+#include "common/file.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/mem.h"
@@ -253,23 +253,6 @@ static const struct line_server_kind kind = {
 
 /* -- life ---------------------------------------------------------------------------- */
 
-/* Folders above the last that are missing; localpath_listen() makes and
- * checks the last. */
-static void make_parents(const char *path)
-{
-    char part[CONTROL_PATH_MAX];
-
-    for (const char *at = strchr(path + 1, '/'); at; at = strchr(at + 1, '/')) {
-        size_t n = (size_t)(at - path);
-
-        if (n >= sizeof part)
-            return;
-        memcpy(part, path, n);
-        part[n] = '\0';
-        (void)mkdir(part, 0700); /* most are there */
-    }
-}
-
 struct control_socket *control_socket_new(struct keeper *k, struct loop *l,
                                           const char *path, struct err *e)
 {
@@ -280,7 +263,8 @@ struct control_socket *control_socket_new(struct keeper *k, struct loop *l,
         return NULL;
     }
     s->keeper = k;
-    make_parents(path);
+    /* What cannot be made the next misses, and says so. */
+    (void)file_make_parents(path, 0700, NULL);
     s->lines = line_server_new(l, path, &kind, s, e);
     if (!s->lines) {
         control_socket_free(s);

@@ -23,6 +23,7 @@
 #define CONTROL_CLIENT_MS   30000
 #define CONTROL_CALL_MS     35000 /* the asking side's wait; longer than the answering's */
 #define CONTROL_STATUS_MS   5000 /* as CONTROL_CALL_MS, where only the status is wanted */
+#define CONTROL_SWEEP_MAX   1024
 #define CONTROL_ANSWER_MAX  16777216 /* bytes */
 #define CONTROL_SERVE_PATH  "/run/agentd/egress.sock"
 #define CONTROL_PATH_MAX    108
@@ -37,10 +38,12 @@ void control_socket_free(struct control_socket *s);
 
 /** The other side, blocking, with a deadline: send one request line, get the answer's
  *  object. 0 when "ok" is true; -1 with *e (the answer's error, or the socket's;
- *  ERR_SYS with ECONNREFUSED when nobody answers there). The newline is added, and
- *  those inside are blanks. */
+ *  control_is_absent() when nobody listens there). The newline is added, and those
+ *  inside are blanks. */
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e);
+/** Is that why: no such socket, or one that was left behind? */
+bool control_is_absent(const struct err *e);
 /** The same with another deadline. */
 int control_call_within(const char *path, struct span request, unsigned ms,
                         struct buf *ret_answer, struct err *e);
@@ -48,6 +51,8 @@ int control_call_within(const char *path, struct span request, unsigned ms,
  *  as root "/run/agentd/egress/NAME.sock", without that variable
  *  "/tmp/agentd-UID/egress/NAME.sock". 0, or -1 (too long). */
 int control_run_path(const char *name, char *ret, size_t cap, struct err *e);
+/** Remove those whose `run` was killed, among the first CONTROL_SWEEP_MAX names. */
+void control_run_sweep(void);
 /** The folder of these. */
 int control_run_dir(char *ret, size_t cap, struct err *e);
 

@@ -304,6 +304,7 @@ static int start_control(struct run *r, struct err *e)
     char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
     struct err why;
 
+    control_run_sweep();
     if (control_run_path(r->name, path, sizeof path, &why) == 0)
         r->control = control_socket_new(r->keeper, r->loop, path, &why);
     if (r->control)

@@ -24,6 +24,18 @@ static const char *from_env(const char *name)
     return getenv(name);
 }
 
+/* What agent_identify() wants, by the names that it has here: `run` has no such options. */
+static int check_given(const struct options *o, struct err *e)
+{
+    if (!o->server)
+        return err_set(e, ERR_CONFIG, "no server: set TUNNEL_SERVER in the environment");
+    if (!o->token_file && o->token.len == 0)
+        return err_set(
+            e, ERR_CONFIG,
+            "no token: set TUNNEL_TOKEN_FILE or TUNNEL_TOKEN in the environment");
+    return 0;
+}
+
 /* The options as `agentd up` would have them here; NULL with *e. */
 static struct options *options_here(struct err *e)
 {
@@ -35,7 +47,8 @@ static struct options *options_here(struct err *e)
         (void)err_set(e, ERR_NOMEM, "no memory for the options");
         return NULL;
     }
-    if (options_load(o, 2, argv, from_env, e) == 0 && agent_identify(o, e) == 0)
+    if (options_load(o, 2, argv, from_env, e) == 0 && check_given(o, e) == 0 &&
+        agent_identify(o, e) == 0)
         return o;
     (void)err_wrap(e, "--up");
     options_done(o);

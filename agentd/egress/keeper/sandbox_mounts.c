@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "common/cdefs.h"
+#include "common/file.h"
 #include "common/mem.h"
 #include "common/sock.h"
 
@@ -70,28 +71,13 @@ int sandbox_tmpfs(const char *path, const char *options, unsigned long flags,
     return 0;
 }
 
-/* The folders above `path` that are not there. */
-static int make_parents(const char *path, struct err *e)
-{
-    char part[PATH_MAX];
-    const char *at = path;
-
-    while ((at = strchr(at + 1, '/')) != NULL) {
-        memcpy(part, path, (size_t)(at - path)); /* paths here are below PATH_MAX */
-        part[at - path] = '\0';
-        if (mkdir(part, 0755) < 0 && errno != EEXIST && errno != EROFS && errno != EACCES)
-            return err_sys(e, "make folder %s", part);
-    }
-    return 0;
-}
-
 int sandbox_mount_point(const char *path, bool is_folder, struct err *e)
 {
     int fd;
 
     if (access(path, F_OK) == 0)
         return 0;
-    if (make_parents(path, e) < 0)
+    if (file_make_parents(path, 0755, e) < 0)
         return -1;
     if (is_folder)
         return mkdir(path, 0755) < 0 ? err_sys(e, "make folder %s", path) : 0;

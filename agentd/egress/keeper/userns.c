@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "agentd/egress/keeper/userns.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -15,6 +16,12 @@
 #include "common/file.h"
 
 #define SUBIDS_MAX 4194304 /* bytes of /etc/subuid that are looked at */
+
+enum {
+    LOCK_PATH_MAX = 192,
+    LOCK_TRIES = 3, /* when others remove the file at the same moment */
+    SWEEP_MAX = 512 /* files in the folder of locks that are looked at */
+};
 
 /* -- small files --------------------------------------------------------------------- */
 
@@ -141,38 +148,89 @@ static uint32_t slot_of(const char *name)
 
 static int make_folders(const char *path, struct err *e)
 {
-    char part[128];
-    const char *at = path;
-
-    while ((at = strchr(at + 1, '/')) != NULL) {
-        if ((size_t)(at - path) >= sizeof part)
-            return err_set(e, ERR_CONFIG, "%.64s... is too long", path);
-        memcpy(part, path, (size_t)(at - path));
-        part[at - path] = '\0';
-        if (mkdir(part, 0755) < 0 && errno != EEXIST)
-            return err_sys(e, "make folder %s", part);
-    }
+    if (file_make_parents(path, 0755, e) < 0)
+        return -1;
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return err_sys(e, "make folder %s", path);
     return 0;
 }
 
-/* The lock's descriptor, -1 when somebody has it, -2 with *e. */
+/* Is the file at `path` still the one that is open? */
+static bool is_at(int fd, const char *path)
+{
+    struct stat open_one, there;
+
+    return fstat(fd, &open_one) == 0 && lstat(path, &there) == 0 &&
+           open_one.st_dev == there.st_dev && open_one.st_ino == there.st_ino;
+}
+
+static int lock_path(const char *locks, uint32_t slot, char out[LOCK_PATH_MAX],
+                     struct err *e)
+{
+    int n = snprintf(out, LOCK_PATH_MAX, "%s/%u.lock", locks, (unsigned)slot);
+
+    return n < 0 || n >= LOCK_PATH_MAX
+               ? err_set(e, ERR_CONFIG, "%.64s... is too long", locks)
+               : 0;
+}
+
+/* The lock's descriptor, -1 when somebody has it, -2 with *e. A file that was removed
+ * between being opened and locked keeps nobody out. */
 static int lock_slot(const char *locks, uint32_t slot, struct err *e)
 {
-    char path[192];
+    char path[LOCK_PATH_MAX];
     int fd;
 
-    (void)snprintf(path, sizeof path, "%s/%u.lock", locks, (unsigned)slot);
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        (void)err_sys(e, "open %s", path);
+    if (lock_path(locks, slot, path, e) < 0)
         return -2;
+    for (unsigned i = 0; i < LOCK_TRIES; i++) {
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0) {
+            (void)err_sys(e, "open %s", path);
+            return -2;
+        }
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+            i = LOCK_TRIES;
+        else if (is_at(fd, path))
+            return fd;
+        (void)close(fd); /* nothing was written */
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        return fd;
-    (void)close(fd); /* nothing was written */
     return -1;
+}
+
+/* Takes a lock's file away that nobody holds: it is removed while we hold it, and who
+ * opened it meanwhile finds that it is not there any more. */
+static void sweep_slot(const char *locks, uint32_t slot)
+{
+    char path[LOCK_PATH_MAX];
+    int fd;
+
+    if (lock_path(locks, slot, path, NULL) < 0)
+        return;
+    fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && is_at(fd, path))
+        (void)unlink(path); /* else it stays: it is only litter */
+    (void)close(fd);        /* nothing was written */
+}
+
+/* Those of processes that were killed. */
+static void sweep(const char *locks)
+{
+    DIR *d = opendir(locks);
+    const struct dirent *de;
+    unsigned n = 0;
+
+    while (d && n++ < SWEEP_MAX && (de = readdir(d)) != NULL) {
+        char *end;
+        unsigned long slot = strtoul(de->d_name, &end, 10);
+
+        if (end != de->d_name && strcmp(end, ".lock") == 0 && slot < USERNS_SLOTS)
+            sweep_slot(locks, (uint32_t)slot);
+    }
+    if (d)
+        (void)closedir(d); /* opened for reading */
 }
 
 int userns_range_take(const char *name, const char *locks, struct userns_range *ret,
@@ -188,6 +246,7 @@ int userns_range_take(const char *name, const char *locks, struct userns_range *
     if (read_subids("/etc/subuid", &uids, e) < 0 ||
         read_subids("/etc/subgid", &gids, e) < 0 || make_folders(locks, e) < 0)
         return -1;
+    sweep(locks);
     for (i = 0; i < USERNS_SLOTS; i++) {
         slot = (start + i) % USERNS_SLOTS;
         first = USERNS_FIRST + slot * USERNS_COUNT;
@@ -201,7 +260,7 @@ int userns_range_take(const char *name, const char *locks, struct userns_range *
             return -1;
         if (fd < 0)
             continue;
-        *ret = (struct userns_range){first, USERNS_GUARD + slot, fd};
+        *ret = (struct userns_range){first, USERNS_GUARD + slot, fd, locks};
         return 0;
     }
     return err_set(e, ERR_LIMIT, "all %u ranges of ids for sandboxes are in use",
@@ -212,6 +271,8 @@ void userns_range_done(struct userns_range *r)
 {
     if (r->lock >= 0)
         (void)close(r->lock); /* nothing was written */
+    if (r->lock >= 0 && r->locks)
+        sweep_slot(r->locks, r->guard - USERNS_GUARD); /* unless a child has it still */
     *r = (struct userns_range){.lock = -1};
 }
 

@@ -34,8 +34,11 @@ struct userns_range {
     uint32_t first; /* of USERNS_COUNT ids, users and groups alike; 0: none */
     uid_t guard;
     int lock; /* held while the ids are in use, also by children that keep it open; -1 */
+    const char *locks; /* its folder; borrowed */
 };
-/** A range that nobody uses; the same one for the same name when it is free. 0, or -1. */
+/** A range that nobody uses; the same one for the same name when it is free. Removes locks
+ *  that nobody holds any more. 0, or -1.
+ *  @locks  kept until userns_range_done() */
 int userns_range_take(const char *name, const char *locks, struct userns_range *ret,
                       struct err *e);
 void userns_range_done(struct userns_range *r);

@@ -2,8 +2,12 @@
 #include "common/file.h"
 
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/cdefs.h"
@@ -108,6 +112,52 @@ static void every_allocation_failure_is_clean(void **state)
     FAIL_EACH_ALLOC(read_it());
 }
 
+static void folders_above_a_path_are_made_and_not_the_path(void **state)
+{
+    char dir[] = "/tmp/test_file.XXXXXX", path[64], folder[64];
+    struct err e = {0};
+    struct stat st;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof path, "%s/a/b/c", dir);
+    (void)snprintf(folder, sizeof folder, "%s/a/b", dir);
+    for (int i = 0; i < 2; i++) { /* and once more, when they are there */
+        assert_int_equal(file_make_parents(path, 0700, &e), 0);
+        assert_int_equal(stat(folder, &st), 0);
+        assert_true(S_ISDIR(st.st_mode));
+        assert_int_equal(st.st_mode & 07777, 0700);
+        assert_int_equal(access(path, F_OK), -1);
+    }
+    assert_int_equal(chmod(folder, 0500), 0);
+    assert_int_equal(file_make_parents(path, 0755, &e), 0);
+    assert_int_equal(stat(folder, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0500); /* as it was */
+    assert_int_equal(rmdir(folder), 0);
+    (void)snprintf(folder, sizeof folder, "%s/a", dir);
+    assert_int_equal(rmdir(folder), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void where_no_folder_can_be_the_first_that_failed_is_named(void **state)
+{
+    static char longer[PATH_MAX + 8];
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(file_make_parents("/proc/self/x/y", 0700, &e), -1);
+    assert_int_equal(e.code, ERR_SYS);
+    assert_non_null(strstr(e.msg, "make folder /proc/self/x: "));
+    assert_int_equal(file_make_parents("/proc/self/status/y/z", 0700, &e), -1);
+    assert_int_equal(file_make_parents("/sys/kernel/y", 0700, &e), 0); /* it is there */
+    assert_int_equal(file_make_parents("/", 0700, &e), 0);
+    assert_int_equal(file_make_parents("", 0700, &e), 0);
+    memset(longer, 'x', sizeof longer - 1);
+    longer[0] = longer[sizeof longer - 2] = '/';
+    assert_int_equal(file_make_parents(longer, 0700, &e), -1);
+    assert_int_equal(e.code, ERR_CONFIG);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -116,6 +166,8 @@ int main(void)
         cmocka_unit_test(bytes_that_are_there_count),
         cmocka_unit_test(what_cannot_be_read_is_named),
         cmocka_unit_test(every_allocation_failure_is_clean),
+        cmocka_unit_test(folders_above_a_path_are_made_and_not_the_path),
+        cmocka_unit_test(where_no_folder_can_be_the_first_that_failed_is_named),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

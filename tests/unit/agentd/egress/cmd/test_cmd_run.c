@@ -66,7 +66,8 @@ static void wrong_usage_is_named(void **state)
         {{"--policy=full-isolation", "--name=../x", COMMAND}, "\"../x\" is no"},
         {{"--policy=full-isolation", "--bind", "/no/such", COMMAND}, "/no/such"},
         {{"--policy=/no/such/policy", COMMAND}, "/no/such/policy"},
-        {{"--policy=full-isolation", "--up", COMMAND}, "--up: no server"},
+        {{"--policy=full-isolation", "--up", COMMAND},
+         "--up: no server: set TUNNEL_SERVER in"},
     };
     char said[SAID];
     size_t i;
@@ -76,6 +77,29 @@ static void wrong_usage_is_named(void **state)
         if (run(bad[i].words, said) != 2 || !strstr(said, bad[i].names))
             fail_msg("row %zu: %s", i, said);
     }
+}
+
+/* `run` has no options of the agent's, so none is advised. */
+static void what_the_agent_lacks_is_named_as_it_is_called_here(void **state)
+{
+    const char *words[] = {"--policy=full-isolation", "--up", COMMAND, NULL};
+    char said[SAID];
+
+    (void)state;
+    assert_int_equal(run(words, said), 2);
+    assert_non_null(strstr(said, "TUNNEL_SERVER"));
+    assert_null(strstr(said, "--server"));
+    (void)setenv("TUNNEL_SERVER", "https://tunnel.example", 1);
+    assert_int_equal(run(words, said), 2);
+    assert_non_null(
+        strstr(said, "--up: no token: set TUNNEL_TOKEN_FILE or TUNNEL_TOKEN"));
+    assert_null(strstr(said, "--token-file"));
+    (void)setenv("TUNNEL_TOKEN", "no token", 1);
+    assert_int_not_equal(run(words, said), 0);
+    assert_non_null(strstr(said, "TUNNEL_SANDBOX"));
+    assert_null(strstr(said, "STARTED"));
+    (void)unsetenv("TUNNEL_TOKEN");
+    (void)unsetenv("TUNNEL_SERVER");
 }
 
 static void binds_are_bounded(void **state)
@@ -127,11 +151,15 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_usage_is_named),
+        cmocka_unit_test(what_the_agent_lacks_is_named_as_it_is_called_here),
         cmocka_unit_test(binds_are_bounded),
         cmocka_unit_test(an_engines_socket_is_refused),
         cmocka_unit_test(an_audit_file_that_cannot_be_opened_ends_it),
     };
 
     (void)unsetenv("TUNNEL_SERVER");
+    (void)unsetenv("TUNNEL_SANDBOX");
+    (void)unsetenv("TUNNEL_TOKEN_FILE");
+    (void)unsetenv("TUNNEL_TOKEN");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -196,12 +196,15 @@ static void one_sandbox_is_asked_of_its_own_keeper(void **state)
 
 static void nobody_there_is_an_empty_list(void **state)
 {
+    const char *words[] = {"--name", "one", NULL};
     char said[SAID];
 
     assert_int_equal(status(*state, as_json, said), 0);
     assert_string_equal(said, "{\"sandboxes\":[],\"services\":[]}\n");
     assert_int_equal(status(*state, as_text, said), 0);
     assert_string_equal(said, "");
+    assert_int_equal(status(*state, words, said), 1);
+    says(said, "no `run` of yours is called \"one\"; the host's service: ");
 }
 
 static void what_is_no_status_is_told_and_hides_no_other(void **state)
@@ -215,6 +218,27 @@ static void what_is_no_status_is_told_and_hides_no_other(void **state)
     says(said, "/bad.sock gives no status that can be read");
     says(said, "one  ");
     assert_null(strstr(said, "audit"));
+}
+
+static void a_socket_of_who_was_killed_is_removed(void **state)
+{
+    struct scene *s = *state;
+    char said[SAID];
+
+    start(s, "dead", "");
+    start(s, "one", ANSWER(BOX("one"), ",\"audit_lost\":0"));
+    kill(s->service[0].pid, SIGKILL);
+    waitpid(s->service[0].pid, NULL, 0);
+    /* It is the one's who asks, and he may write there. */
+    if (geteuid() == 0) {
+        assert_int_equal(chown(s->run, 65534, 65534), 0);
+        assert_int_equal(lchown(s->service[0].path, 65534, 65534), 0);
+    }
+    assert_int_equal(status(s, as_text, said), 0);
+    assert_null(strstr(said, "dead"));
+    says(said, "one  ");
+    assert_int_equal(access(s->service[0].path, F_OK), -1);
+    assert_int_equal(access(s->service[1].path, F_OK), 0);
 }
 
 static unsigned seconds(void)
@@ -278,6 +302,7 @@ int main(void)
         T(nobody_there_is_an_empty_list),
         T(what_is_no_status_is_told_and_hides_no_other),
         T(one_that_does_not_answer_is_told_and_hides_no_other),
+        T(a_socket_of_who_was_killed_is_removed),
         T(one_that_accepts_nobody_is_told_too),
     };
 

@@ -363,18 +363,43 @@ static void one_socket_is_one_keepers(void **state)
     assert_int_equal(access(s->path, F_OK), 0);
 }
 
-static void nobody_there_is_told_apart(void **state)
+static void says(const char *path, int sys, const char *text)
 {
     struct buf answer = BUF_INIT;
-    struct err e;
+    struct err e = {0};
+
+    assert_int_equal(control_call(path, span_str("{\"op\":\"status\"}"), &answer, &e),
+                     -1);
+    assert_true(control_is_absent(&e));
+    assert_int_equal(e.sys, sys);
+    assert_string_equal(e.msg, text);
+    buf_done(&answer);
+}
+
+static void nobody_there_is_told_apart(void **state)
+{
+    char dir[] = "/tmp/test_controlXXXXXX", path[64], text[256];
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    struct err e = {.code = ERR_SYS, .sys = EACCES};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
     (void)state;
-    assert_int_equal(
-        control_call("/tmp/nobody.sock", span_str("{\"op\":\"status\"}"), &answer, &e),
-        -1);
-    assert_int_equal(e.code, ERR_SYS);
-    assert_int_equal(e.sys, ECONNREFUSED);
-    buf_done(&answer);
+    says("/nowhere/nobody.sock", ENOENT,
+         "there is no socket /nowhere/nobody.sock (start `agentd egress serve --socket "
+         "...`): No such file or directory");
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(path, sizeof path, "%s/left.sock", dir);
+    (void)snprintf(text, sizeof text,
+                   "nobody listens at %s (start `agentd egress serve --socket ...`): "
+                   "Connection refused",
+                   path);
+    memcpy(a.sun_path, path, sizeof path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    close(fd);
+    says(path, ECONNREFUSED, text);
+    unlink(path);
+    rmdir(dir);
+    assert_false(control_is_absent(&e));
 }
 
 int main(int argc, char **argv)

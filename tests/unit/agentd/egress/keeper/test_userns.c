@@ -2,10 +2,12 @@
 #include "agentd/egress/keeper/userns.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -97,6 +99,97 @@ static void siblings_get_ranges_of_their_own(void **state)
     assert_int_equal(rmdir(path), 0);
 }
 
+/* -- locks that are left ------------------------------------------------------------- */
+
+static char *slot_path(char out[128], const char *locks, uint32_t slot)
+{
+    (void)snprintf(out, 128, "%s/%u.lock", locks, slot);
+    return out;
+}
+
+static void locks_of_who_ended_are_removed_and_others_stay(void **state)
+{
+    char path[] = "/tmp/egress-ids-XXXXXX", left[128], held[128], other[128], mine[128];
+    struct userns_range r = {.lock = -1}, again = {.lock = -1};
+    struct err e = {0};
+    int fd, copy;
+
+    (void)state;
+    assert_non_null(mkdtemp(path));
+    (void)close(open(slot_path(left, path, 4079), O_CREAT | O_RDWR, 0600));
+    fd = open(slot_path(held, path, 4078), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    (void)close(open(slot_path(other, path, 4080), O_CREAT | O_RDWR, 0600)); /* no slot */
+
+    assert_int_equal(userns_range_take("x", path, &r, &e), 0);
+    assert_int_equal(access(left, F_OK), -1);
+    assert_int_equal(access(held, F_OK), 0);
+    assert_int_equal(access(other, F_OK), 0);
+
+    /* A child that goes on holds it, and keeps the range. */
+    slot_path(mine, path, r.guard - USERNS_GUARD);
+    assert_int_equal(access(mine, F_OK), 0);
+    copy = dup(r.lock);
+    userns_range_done(&r);
+    assert_int_equal(access(mine, F_OK), 0);
+    assert_int_equal(userns_range_take("x", path, &again, &e), 0);
+    assert_true(strcmp(slot_path(left, path, again.guard - USERNS_GUARD), mine) != 0);
+    userns_range_done(&again);
+    assert_int_equal(access(left, F_OK), -1);
+    (void)close(copy);
+    assert_int_equal(userns_range_take("x", path, &again, &e), 0);
+    assert_string_equal(slot_path(left, path, again.guard - USERNS_GUARD), mine);
+    userns_range_done(&again);
+    assert_int_equal(access(mine, F_OK), -1);
+    (void)close(fd);
+    (void)unlink(held);
+    (void)unlink(other);
+    assert_int_equal(rmdir(path), 0);
+}
+
+/* Each takes and gives back the same range without end; that one has it alone is told by
+ * a file that only one can make. */
+static int take_and_give(const char *path, unsigned times)
+{
+    struct userns_range r;
+    char alone[160];
+    int fd;
+
+    while (times-- > 0) {
+        if (userns_range_take("x", path, &r, NULL) < 0)
+            return 1;
+        (void)snprintf(alone, sizeof alone, "%s/alone-%u", path, r.guard - USERNS_GUARD);
+        fd = open(alone, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return 2;
+        (void)close(fd);
+        if (unlink(alone) < 0)
+            return 3;
+        userns_range_done(&r);
+    }
+    return 0;
+}
+
+static void a_range_is_one_owners_while_locks_come_and_go(void **state)
+{
+    char path[] = "/tmp/egress-ids-XXXXXX";
+    pid_t pid[4];
+    int status;
+
+    (void)state;
+    assert_non_null(mkdtemp(path));
+    for (unsigned i = 0; i < COUNT_OF(pid); i++) {
+        pid[i] = fork();
+        if (pid[i] == 0)
+            _exit(take_and_give(path, 2000));
+    }
+    for (unsigned i = 0; i < COUNT_OF(pid); i++) {
+        assert_int_equal(waitpid(pid[i], &status, 0), pid[i]);
+        assert_int_equal(status, 0);
+    }
+    assert_int_equal(rmdir(path), 0); /* nothing is left */
+}
+
 static void a_folder_that_cannot_be_made_is_told(void **state)
 {
     struct userns_range r;
@@ -174,6 +267,8 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranges_that_subuid_gives_away_are_seen),
         cmocka_unit_test(siblings_get_ranges_of_their_own),
+        cmocka_unit_test(locks_of_who_ended_are_removed_and_others_stay),
+        cmocka_unit_test(a_range_is_one_owners_while_locks_come_and_go),
         cmocka_unit_test(a_folder_that_cannot_be_made_is_told),
         cmocka_unit_test(a_user_gets_a_namespace_with_his_own_id),
         cmocka_unit_test(a_refusal_says_what_was_tried),

@@ -663,16 +663,6 @@ static void told_at_a_rate(void)
     egress_ns_done(&s);
 }
 
-/* Every test once as whoever runs it, and as root once more behind a user namespace. */
-#define BOTH(name, body)                                                                 \
-    static void name(void **state)                                                       \
-    {                                                                                    \
-        UNUSED_ARG(state);                                                               \
-        egress_ns_run(body, false);                                                      \
-        if (geteuid() == 0)                                                              \
-            egress_ns_run(body, true);                                                   \
-    }
-
 BOTH(name_checked_ports_land_at_the_guard_wherever_they_go, ports_with_a_name_check)
 BOTH(floor_private_denied_and_unpinned_are_refused_at_once, unpinned_and_floor)
 BOTH(allowed_networks_land_at_the_guard, networks)

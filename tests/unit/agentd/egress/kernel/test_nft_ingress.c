@@ -498,15 +498,6 @@ static void guards_floor(void)
     egress_ns_done(&w.s);
 }
 
-#define BOTH(name, body)                                                                 \
-    static void name(void **state)                                                       \
-    {                                                                                    \
-        UNUSED_ARG(state);                                                               \
-        egress_ns_run(body, false);                                                      \
-        if (geteuid() == 0)                                                              \
-            egress_ns_run(body, true);                                                   \
-    }
-
 BOTH(connections_land_at_the_guard_on_the_host, lands)
 BOTH(refused_packets_arrive_nowhere, refuses)
 BOTH(what_is_not_its_own_does_not_come_in, spoofing)

@@ -143,16 +143,6 @@ static void lost_news(void)
     sock_close(&fd);
 }
 
-/* Every test once as whoever runs it, and as root once more behind a user namespace. */
-#define BOTH(name, body)                                                                 \
-    static void name(void **state)                                                       \
-    {                                                                                    \
-        UNUSED_ARG(state);                                                               \
-        egress_ns_run(body, false);                                                      \
-        if (geteuid() == 0)                                                              \
-            egress_ns_run(body, true);                                                   \
-    }
-
 BOTH(one_socket_hears_of_numbered_namespaces_but_not_of_our_own_changes, all_namespaces)
 BOTH(a_socket_there_hears_of_others_changes_only, own_namespace)
 BOTH(news_that_did_not_fit_are_said_to_be_lost, lost_news)

@@ -180,20 +180,11 @@ static void links(void)
     (void)close(fd);
 }
 
-#define IN_NAMESPACE(name, body)                                                         \
-    static void name(void **state)                                                       \
-    {                                                                                    \
-        UNUSED_ARG(state);                                                               \
-        egress_ns_run(body, false);                                                      \
-        if (geteuid() == 0)                                                              \
-            egress_ns_run(body, true);                                                   \
-    }
-
-IN_NAMESPACE(a_sealed_namespace_has_every_address, seal)
-IN_NAMESPACE(ipv6_switched_off_is_left_out, without_ip6)
-IN_NAMESPACE(the_way_to_the_guard_is_set_seen_and_taken_away, tproxy)
-IN_NAMESPACE(changes_are_noticed_once, monitor)
-IN_NAMESPACE(a_veth_knows_its_other_end_and_its_bridge, links)
+BOTH(a_sealed_namespace_has_every_address, seal)
+BOTH(ipv6_switched_off_is_left_out, without_ip6)
+BOTH(the_way_to_the_guard_is_set_seen_and_taken_away, tproxy)
+BOTH(changes_are_noticed_once, monitor)
+BOTH(a_veth_knows_its_other_end_and_its_bridge, links)
 
 int main(void)
 {
