@@ -83,6 +83,7 @@ struct channel_counts {
     uint64_t questions, names_refused;
     uint64_t bytes_up, bytes_down;
     uint32_t pins;
+    uint64_t audit_lost; /* the guard's records that were not written, of all sandboxes */
 };
 
 struct channel_msg {

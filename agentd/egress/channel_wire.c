@@ -209,6 +209,7 @@ static void put_counts(struct wr *w, const struct channel_counts *c)
     put_uint(w, c->bytes_up, 8);
     put_uint(w, c->bytes_down, 8);
     put_uint(w, c->pins, 4);
+    put_uint(w, c->audit_lost, 8);
 }
 
 /* Control bytes become '?': the text is for people, and part of it may be a program's. */
@@ -366,6 +367,7 @@ static void get_counts(struct wire_rd *r, struct channel_counts *c)
     c->bytes_up = get_u64(r);
     c->bytes_down = get_u64(r);
     c->pins = wire_rd_uint(r, 4);
+    c->audit_lost = get_u64(r);
 }
 
 static void get_text(struct wire_rd *r, struct channel_msg *m)

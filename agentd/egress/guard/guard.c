@@ -291,6 +291,7 @@ static void on_status(struct guard_process *g, const struct ward *w,
     m.seq = asked->seq;
     m.counts = w->counts;
     m.counts.pins = (uint32_t)pins_count(w->pins);
+    m.counts.audit_lost = audit_lost(g->guard.audit);
     say(g, &m);
 }
 

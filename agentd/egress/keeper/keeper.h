@@ -81,7 +81,8 @@ int keeper_remove(struct keeper *k, const char *name, keeper_done_fn *fn, void *
                   struct err *e);
 /** Append {"sandboxes":[{"name","tier","enforced","reasons":[],"mode","policy","hash",
  *  "guard":{"pid","restarts"},"counts":{...}}],"audit_lost":0}; one with a name
- *  (ERR_NOTFOUND), all without. audit_lost: our own records that were not written. */
+ *  (ERR_NOTFOUND), all without. audit_lost: records not written, ours and the
+ *  guards', as these told within the last second. */
 int keeper_status(struct keeper *k, const char *name, struct buf *out, struct err *e);
 pid_t keeper_guard_pid(const struct keeper *k);
 /** The user that a root keeper's guard runs as. */

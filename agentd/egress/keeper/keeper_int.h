@@ -124,6 +124,9 @@ struct keeper {
     struct keeper_conf conf;
     char *state_dir;
     struct audit *audit;
+    /* What guards could not write: the ones before, and the one of so many restarts. */
+    uint64_t guards_lost, guard_lost;
+    unsigned guard_lost_restarts;
     struct keeper_guard guard;
     struct kept *kept;
     struct kept **by_index;         /* CHANNEL_INDEX_MAX + 1 */

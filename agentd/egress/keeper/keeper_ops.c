@@ -210,6 +210,19 @@ static void on_proposal(struct kept *s, const struct channel_msg *m)
     mem_free(faults);
 }
 
+/* Each guard counts from 0; how many there were before the keeper knows. */
+static void on_counts(struct kept *s, const struct channel_msg *m)
+{
+    struct keeper *k = s->keeper;
+
+    s->counts = m->counts;
+    if (k->guard_lost_restarts != k->guard.restarts) {
+        k->guards_lost += k->guard_lost;
+        k->guard_lost_restarts = k->guard.restarts;
+    }
+    k->guard_lost = m->counts.audit_lost;
+}
+
 bool keeper_request(struct keeper *k, struct channel_msg *m)
 {
     struct kept *s = keeper_by_index(k, m->sandbox);
@@ -229,7 +242,7 @@ bool keeper_request(struct keeper *k, struct channel_msg *m)
         kept_removed(s);
         return true;
     case CHANNEL_COUNTS:
-        s->counts = m->counts;
+        on_counts(s, m);
         return true;
     case CHANNEL_WANT_REPLY:
         on_want_reply(s, m);

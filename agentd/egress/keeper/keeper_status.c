@@ -143,7 +143,8 @@ int keeper_status(struct keeper *k, const char *name, struct buf *out, struct er
         is_first = false;
     }
     if (bad || buf_addf(out, "],\"audit_lost\":%llu}",
-                        (unsigned long long)audit_lost(k->audit)) < 0) {
+                        (unsigned long long)(audit_lost(k->audit) + k->guards_lost +
+                                             k->guard_lost)) < 0) {
         out->len = len;
         return err_set(e, ERR_NOMEM, "no memory for the status");
     }

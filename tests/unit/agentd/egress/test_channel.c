@@ -79,7 +79,7 @@ static void fill(struct channel_msg *m, enum channel_type t)
         break;
     case CHANNEL_COUNTS:
         m->counts =
-            (struct channel_counts){1, 2, 3, UINT64_MAX, 5, 1ull << 32, 7, UINT32_MAX};
+            (struct channel_counts){1, 2, 3, UINT64_MAX, 5, 1ull << 32, 7, UINT32_MAX, 9};
         break;
     default:
         break;

@@ -345,7 +345,7 @@ static int start(void **state)
         return -1;
     s.origin = serve(serve_echo, origin);
     s.resolver = serve(serve_names, names);
-    s.audit = memfd_create("audit", MFD_CLOEXEC);
+    s.audit = memfd_create("audit", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     s.tcp = socket_in(sandbox, SOCK_STREAM, "", PORT);
     s.udp = socket_in(sandbox, SOCK_DGRAM, "", 53);
     if (listen(s.tcp, 64) < 0)
@@ -571,6 +571,24 @@ static void a_connection_is_relayed_counted_and_recorded(void **state)
     assert_int_equal(m.counts.bytes_up, 4);
     assert_int_equal(m.counts.bytes_down, 4);
     assert_int_equal(m.counts.flows, 0);
+    assert_int_equal(m.counts.audit_lost, 0);
+    assert_int_equal(code_of(s), 0);
+}
+
+static void records_that_are_lost_are_told_to_the_keeper(void **state)
+{
+    struct scene *s = *state;
+    struct channel_msg m;
+
+    greet(s);
+    say_policy(s, CHANNEL_SANDBOX, ALLOW_ADDR);
+    (void)expect(s, CHANNEL_IN_FORCE);
+    assert_int_equal(fcntl(s->audit, F_ADD_SEALS, F_SEAL_GROW), 0); /* a full disk */
+    assert_false(reaches(s, OTHER));
+    say_plain(s, CHANNEL_STATUS);
+    m = expect(s, CHANNEL_COUNTS);
+    assert_int_equal(m.counts.refused, 1);
+    assert_int_equal(m.counts.audit_lost, 1);
     assert_int_equal(code_of(s), 0);
 }
 
@@ -924,6 +942,7 @@ int main(void)
         SCENE(without_a_way_to_the_kernel_no_name_is_answered),
         SCENE(a_policy_with_another_tag_tells_the_pins_again),
         SCENE(a_name_that_is_not_allowed_is_refused_and_recorded),
+        SCENE(records_that_are_lost_are_told_to_the_keeper),
         SCENE(what_was_learned_is_proposed_at_the_end),
         SCENE(what_the_kernel_refused_is_recorded_once_for_all_copies),
     };

@@ -141,6 +141,16 @@ static void records_that_are_lost_are_counted_in_the_status(void **state)
     assert_int_equal(keeper_box_reload(s, "box", SHUT), 0);
     assert_non_null(strstr(keeper_scene_status(s, NULL, out), "],\"audit_lost\":1}"));
     assert_non_null(strstr(keeper_scene_status(s, "box", out), "],\"audit_lost\":1}"));
+    /* a connection that the guard refuses: its record, as it tells */
+    assert_int_equal(keeper_box_reload(s, "box", OPEN), 0);
+    assert_int_not_equal(keeper_box_connect(s, &b, WORLD, 443), 0);
+    keeper_scene_until_status(s, "box", "],\"audit_lost\":3}");
+    /* the guard's death is lost too, and what it lost stays counted */
+    kill(keeper_guard_pid(s->keeper), SIGKILL);
+    keeper_scene_until_status(s, "box", "],\"audit_lost\":4}");
+    keeper_scene_until_status(s, "box", "\"enforced\":true");
+    assert_int_not_equal(keeper_box_connect(s, &b, WORLD, 443), 0);
+    keeper_scene_until_status(s, "box", "],\"audit_lost\":5}");
     keeper_box_close(&b);
 }
 

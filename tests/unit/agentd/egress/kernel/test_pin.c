@@ -459,16 +459,6 @@ static void rules_anew(void)
     leave(&w);
 }
 
-/* Every test once as whoever runs it, and as root once more behind a user namespace. */
-#define BOTH(name, body)                                                                 \
-    static void name(void **state)                                                       \
-    {                                                                                    \
-        UNUSED_ARG(state);                                                               \
-        egress_ns_run(body, false);                                                      \
-        if (geteuid() == 0)                                                              \
-            egress_ns_run(body, true);                                                   \
-    }
-
 BOTH(a_pin_is_in_force_when_the_call_returns, in_force)
 BOTH(a_longer_and_a_shorter_life_replace_the_one_that_is_there, lives)
 BOTH(another_tags_pin_opens_nothing, other_tags)
