@@ -28,6 +28,15 @@ question = b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3web\\7example\\4test\\0\\0\\
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.sendto(question, (sys.argv[1], 53))
 """
+ASK_ONCE = """
+import socket
+question = b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3web\\7example\\4test\\0\\0\\1\\0\\1"
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(10)
+s.sendto(question, ("203.0.113.53", 53))
+s.recv(512)
+print("in\\nanswered", flush=True)
+"""
 NUMBERS = itertools.count(1)
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="left out: namespaces with veth need root")]
@@ -123,3 +132,18 @@ def test_a_name_server_of_the_hosts_in_the_way_is_said(lab, service, room):
     assert len(said) == 1 and "UDP port 53 at 10.66.0.1" in said[0], said
     server.kill()
     reasons(True)
+
+
+def test_the_floor_for_the_guard_holds_what_it_was_given(lab, service, room):
+    """The rules know the guard's sockets by their owner, and the keeper makes the listeners, those that answer
+    and the one for pins: they are the guard's own, or a guard that was taken over could send from them to anybody."""
+    guard = service.one("room")["guard"]["pid"]
+    with open("/proc/%d/status" % guard) as f:
+        uid = next(line.split()[1] for line in f if line.startswith("Uid:"))
+    room.inside(ASK_ONCE).wait_line(lambda line: line == "answered")
+    its = {os.readlink("/proc/%d/fd/%s" % (guard, n)) for n in os.listdir("/proc/%d/fd" % guard)}
+    tables = ["/proc/net/%s" % t for t in ("tcp", "tcp6", "udp", "udp6")]
+    rows = [line.split() for line in lab.from_host("cat", *tables).stdout.splitlines() if "local_address" not in line]
+    owners = {row[1]: row[7] for row in rows if "socket:[%s]" % row[9] in its}
+    assert len(owners) >= 6 and any(at.endswith(":0035") for at in owners), owners
+    assert set(owners.values()) == {uid} and uid != "0", owners

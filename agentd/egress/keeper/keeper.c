@@ -64,7 +64,7 @@ static int make_veth(struct kept *s, struct err *e)
     if (host_update(s->keeper, e) < 0)
         return -1;
     /* Bound to the way its packets come by: nobody else reaches them. */
-    if (sealed_listen(s, NULL, true, s->veth.way, e) < 0)
+    if (sealed_listen(s, true, s->veth.way, e) < 0)
         return -1;
     if (s->keeper->host_nflog_fd >= 0)
         s->fd[CHANNEL_FD_NFLOG] = fcntl(s->keeper->host_nflog_fd, F_DUPFD_CLOEXEC, 0);
@@ -162,7 +162,7 @@ static int adopt_veth(struct kept *s, const struct veth *was, struct err *e)
         s->veth = now;
     veth_breakers(h, s->ns, &s->veth, &s->veth_reasons);
     veth_host_free(h);
-    if (sealed_listen(s, NULL, true, s->veth.way, e) < 0)
+    if (sealed_listen(s, true, s->veth.way, e) < 0)
         return -1;
     if (s->keeper->host_nflog_fd >= 0)
         s->fd[CHANNEL_FD_NFLOG] = fcntl(s->keeper->host_nflog_fd, F_DUPFD_CLOEXEC, 0);

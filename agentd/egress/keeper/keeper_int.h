@@ -272,8 +272,9 @@ uint64_t state_pid_start(pid_t pid);
 
 /** The table first, everything refused; then routes, NFLOG, listeners. */
 int sealed_make(struct kept *s, struct err *e);
-/** Listeners of a sandbox in `ns`, or ours; @device  NULL, or bound to it. */
-int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *device,
-                  struct err *e);
+/** What the guard listens to and pins by; @device  NULL, or bound to it. */
+int sealed_listen(struct kept *s, bool has_ip6, const char *device, struct err *e);
+/** A socket for the guard, in the sandbox's namespace or, VETH, in ours. */
+int kept_socket(const struct kept *s, int family, int type, struct err *e);
 
 #endif

@@ -87,8 +87,7 @@ static int turn_away(int fd, const struct sock_addr *at, struct err *e)
 static int reply_socket(const struct kept *s, const struct ip_addr *a, struct err *e)
 {
     bool is6 = a->family == AF_INET6;
-    struct netns *ns = s->tier == EGRESS_SEALED ? s->ns : NULL;
-    int fd = netns_socket(ns, a->family, SOCK_DGRAM, 0, e);
+    int fd = kept_socket(s, a->family, SOCK_DGRAM, e);
     struct sock_addr at;
     int on = 1, rc = 0;
 

@@ -7,6 +7,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/fsuid.h>
+#include <unistd.h>
 
 #include "agentd/egress/kernel/nflog.h"
 #include "agentd/egress/kernel/pin.h"
@@ -45,10 +47,36 @@ static void tune(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, sizeof control - 1);
 }
 
-static int make(struct netns *ns, int family, int type, const char *device, struct err *e)
+static int own_as(uid_t uid, struct err *e)
+{
+    (void)setfsuid(uid); /* it does not say whether it did */
+    return (uid_t)setfsuid((uid_t)-1) == uid
+               ? 0
+               : err_set(e, ERR_DENIED, "no socket can be made for user %u", uid);
+}
+
+/* On a host it is the guard's own by its owner too, or the floor for the guard's sockets
+ * (`meta skuid`) would not hold the very ones it was given. */
+int kept_socket(const struct kept *s, int family, int type, struct err *e)
+{
+    uid_t guard = s->keeper->conf.guard_uid;
+    int fd;
+
+    if (s->tier == EGRESS_SEALED)
+        return netns_socket(s->ns, family, type, 0, e);
+    if (guard != 0 && own_as(guard, e) < 0)
+        return -1;
+    fd = netns_socket(NULL, family, type, 0, e);
+    if (guard != 0 && own_as(geteuid(), e) < 0)
+        sock_close(&fd);
+    return fd;
+}
+
+static int make(const struct kept *s, int family, int type, const char *device,
+                struct err *e)
 {
     bool is6 = family == AF_INET6;
-    int fd = netns_socket(ns, family, type, 0, e);
+    int fd = kept_socket(s, family, type, e);
     int rc = 0;
 
     if (fd < 0)
@@ -94,17 +122,17 @@ static int bind_to(int fd, int family, int type, uint16_t port, struct err *e)
 }
 
 /* Both families on one port, which the kernel chooses. */
-static int pair_once(struct netns *ns, int type, bool has_ip6, const char *device,
+static int pair_once(const struct kept *s, int type, bool has_ip6, const char *device,
                      int ret[2], struct err *e)
 {
     struct sock_addr local;
 
-    ret[0] = make(ns, AF_INET, type, device, e);
+    ret[0] = make(s, AF_INET, type, device, e);
     if (ret[0] < 0 || bind_to(ret[0], AF_INET, type, 0, e) < 0)
         return -1;
     if (!has_ip6)
         return 0;
-    ret[1] = make(ns, AF_INET6, type, device, e);
+    ret[1] = make(s, AF_INET6, type, device, e);
     if (ret[1] < 0)
         return -1;
     if (sock_local(ret[0], &local) < 0)
@@ -112,14 +140,14 @@ static int pair_once(struct netns *ns, int type, bool has_ip6, const char *devic
     return bind_to(ret[1], AF_INET6, type, sock_port(&local), e);
 }
 
-static int pair(struct netns *ns, int type, bool has_ip6, const char *device, int ret[2],
-                struct err *e)
+static int pair(const struct kept *s, int type, bool has_ip6, const char *device,
+                int ret[2], struct err *e)
 {
     struct err why = {0};
 
     for (unsigned i = 0; i < PORT_TRIES; i++) {
         ret[0] = ret[1] = -1;
-        if (pair_once(ns, type, has_ip6, device, ret, &why) == 0)
+        if (pair_once(s, type, has_ip6, device, ret, &why) == 0)
             return 0;
         sock_close(&ret[0]);
         sock_close(&ret[1]);
@@ -131,25 +159,24 @@ static int pair(struct netns *ns, int type, bool has_ip6, const char *device, in
     return -1;
 }
 
-static int open_pins(struct kept *s, struct netns *ns, struct err *e)
+static int open_pins(struct kept *s, struct err *e)
 {
     int *fd = &s->fd[CHANNEL_FD_PIN];
 
-    *fd = netns_socket(ns, AF_INET, SOCK_DGRAM, 0, e);
+    *fd = kept_socket(s, AF_INET, SOCK_DGRAM, e);
     return *fd < 0 ? -1 : pin_tie(*fd, nft_pin_mark(kept_nft(s)), e);
 }
 
-int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *device,
-                  struct err *e)
+int sealed_listen(struct kept *s, bool has_ip6, const char *device, struct err *e)
 {
     int tcp[2], udp[2];
     struct sock_addr a;
 
-    if (pair(ns, SOCK_STREAM, has_ip6, device, tcp, e) < 0)
+    if (pair(s, SOCK_STREAM, has_ip6, device, tcp, e) < 0)
         return -1;
     s->fd[CHANNEL_FD_TCP4] = tcp[0];
     s->fd[CHANNEL_FD_TCP6] = tcp[1];
-    if (pair(ns, SOCK_DGRAM, has_ip6, device, udp, e) < 0)
+    if (pair(s, SOCK_DGRAM, has_ip6, device, udp, e) < 0)
         return -1;
     s->fd[CHANNEL_FD_UDP4] = udp[0];
     s->fd[CHANNEL_FD_UDP6] = udp[1];
@@ -159,7 +186,7 @@ int sealed_listen(struct kept *s, struct netns *ns, bool has_ip6, const char *de
     if (sock_local(udp[0], &a) < 0)
         return err_sys(e, "ask a listener for its port");
     s->udp_port = sock_port(&a);
-    return open_pins(s, ns, e);
+    return open_pins(s, e);
 }
 
 /* -- the namespace ------------------------------------------------------------------- */
@@ -196,7 +223,7 @@ int sealed_make(struct kept *s, struct err *e)
     s->fd[CHANNEL_FD_NFLOG] = fd;
     if (nflog_bind(fd, EGRESS_NFLOG, e) < 0)
         return err_wrap(e, "listening to refused packets");
-    if (sealed_listen(s, s->ns, has_ip6, NULL, e) < 0)
+    if (sealed_listen(s, has_ip6, NULL, e) < 0)
         return err_wrap(e, "listening in the sandbox");
     kept_fill(s, s->policy, &rules);
     if (nft_sandbox_set(s->nft, &rules, e) < 0)
