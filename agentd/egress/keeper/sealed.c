@@ -164,7 +164,11 @@ static int open_pins(struct kept *s, struct err *e)
     int *fd = &s->fd[CHANNEL_FD_PIN];
 
     *fd = kept_socket(s, AF_INET, SOCK_DGRAM, e);
-    return *fd < 0 ? -1 : pin_tie(*fd, nft_pin_mark(kept_nft(s)), e);
+    if (*fd < 0)
+        return -1;
+    /* A host's table may not stand yet, when one is taken up again. */
+    return pin_tie(*fd, s->tier == EGRESS_VETH ? EGRESS_PIN_MARK : nft_pin_mark(s->nft),
+                   e);
 }
 
 int sealed_listen(struct kept *s, bool has_ip6, const char *device, struct err *e)
