@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The guard reads hostile bytes, so it may be a sandbox's by now. What it can ask for is
- * here, and none of it gives a sandbox more than its kernel rules do: a pin never
- * overrides floor, deny or the private networks, a reply socket only sends, and an answer
- * about a process goes to the audit record.
+ * here, and none of it gives a sandbox more than its kernel rules do: a reply socket only
+ * sends, an answer about a process goes to the audit record, and a proposal is printed.
  */
 #include "agentd/egress/keeper/keeper_int.h"
 

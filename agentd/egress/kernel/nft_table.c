@@ -336,8 +336,8 @@ static void host_output(struct nft_batch *b)
                 &(struct nft_hook){NF_INET_LOCAL_OUT, PRIO_FILTER, false, NULL}, NULL);
 }
 
-/* A socket for pins is the keeper's by its owner, so the floor for the guard does not
- * hold it: turned elsewhere it gets nowhere. */
+/* Before the floor for the guard's sockets, of which the one for pins is: these go to
+ * 127.0.0.1. Turned elsewhere it gets nowhere, whosever it is. */
 static void host_pins(struct nft_batch *b)
 {
     rule_begin(b, "output");

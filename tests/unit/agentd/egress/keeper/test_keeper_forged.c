@@ -105,7 +105,8 @@ static void what_is_pinned_is_still_decided_by_the_guard(void **state)
     refused_by(s, "kernel", ECONNREFUSED);
 }
 
-/* On a host the socket for pins is the keeper's own by its owner, whom no rule stops. */
+/* On a host. The socket is root's here, whom the floor for the guard's does not hold: it
+ * is for its mark that it is stopped. */
 static void a_socket_for_pins_reaches_nobody_from_a_host(void **state)
 {
     const struct nft_base base = {.tier = EGRESS_VETH, .guard_uid = 65534};
