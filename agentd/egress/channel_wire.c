@@ -99,7 +99,7 @@ static bool addr_is_good(const struct ip_addr *a)
 
 static bool net_is_good(const struct ip_net *n)
 {
-    unsigned all = n->addr.family == AF_INET ? 32 : 128;
+    unsigned all = ip_bits(n->addr.family);
 
     if (!addr_is_good(&n->addr) || n->bits > all)
         return false;

@@ -40,7 +40,7 @@ static void put_addr(struct out *o, const char *text, uint32_t ttl_s)
 
     assert_int_equal(ip_parse(span_str(text), &a), 0);
     head[3] = a.family == AF_INET ? DNS_A : DNS_AAAA;
-    head[11] = a.family == AF_INET ? 4 : 16;
+    head[11] = ip_bytes(a.family);
     put(o, head, sizeof(head));
     put(o, a.bytes, head[11]);
     o->count++;

@@ -48,7 +48,7 @@ static void answer(struct flows_scene *s, uint8_t *m, size_t n, const struct soc
     family = m[len - 3] == 1 ? AF_INET : AF_INET6;
     for (size_t i = 0; i < s->n_names; i++) {
         struct ip_addr *a = &s->name[i].addr;
-        uint8_t size = a->family == AF_INET ? 4 : 16;
+        uint8_t size = ip_bytes(a->family);
 
         if (strcasecmp(s->name[i].name, name) != 0)
             continue;

@@ -166,10 +166,10 @@ void rules_origin(struct nft_batch *b, const struct nft_sandbox *s, bool is_drop
 
     for (unsigned i = 0; i < s->n_addr; i++) {
         bool is_6 = s->addr[i].family == AF_INET6;
-        struct nft_elem e = {.len = 16 + word_width(s->addr[i].family)};
+        struct nft_elem e = {.len = 16 + ip_bytes(s->addr[i].family)};
 
         (void)snprintf((char *)e.key, 16, "%s", s->bridge);
-        memcpy(e.key + 16, s->addr[i].bytes, word_width(s->addr[i].family));
+        memcpy(e.key + 16, s->addr[i].bytes, ip_bytes(s->addr[i].family));
         if (is_drop)
             build_elems_drop(b, is_6 ? "ours6" : "ours4", &e, 1);
         else

@@ -186,7 +186,7 @@ static void judge_refused(const struct judged *x)
 /* mark . daddr . protocol . port */
 static void pinned(const struct judged *x, size_t i)
 {
-    uint32_t w = word_width(word_families[i]) / 4;
+    uint32_t w = ip_bytes(word_families[i]) / 4;
 
     begin(x);
     word_nfproto(x->b, word_families[i]);

@@ -44,17 +44,12 @@ int rects_push(struct nft_rects *r, const struct nft_rect *x)
     return 0;
 }
 
-static size_t width(const struct ip_addr *a)
-{
-    return a->family == AF_INET ? 4 : 16;
-}
-
 int rects_add(struct nft_rects *r, const struct ip_net *net, uint16_t first,
               uint16_t last)
 {
     struct nft_rect x = {.lo = net->addr, .hi = net->addr, .first = first, .last = last};
 
-    for (unsigned i = net->bits; i < width(&net->addr) * 8; i++)
+    for (unsigned i = net->bits; i < ip_bits(net->addr.family); i++)
         x.hi.bytes[i / 8] |= (uint8_t)(0x80u >> i % 8);
     return rects_push(r, &x);
 }
@@ -208,7 +203,7 @@ int rects_disjoin(struct nft_rects *r)
 bool rect_next_addr(const struct ip_addr *a, struct ip_addr *ret)
 {
     *ret = *a;
-    for (size_t i = width(a); i-- > 0;)
+    for (size_t i = ip_bytes(a->family); i-- > 0;)
         if (++ret->bytes[i] != 0)
             return true;
     return false;

@@ -35,8 +35,8 @@ static void pin_set(struct nft_batch *b, const char *name, uint8_t family,
                      .type = T_MARK << T_BITS * 3 |
                              (family == AF_INET ? T_IP4 : T_IP6) << T_BITS * 2 |
                              T_PROTO << T_BITS | T_PORT,
-                     .len = 4 + word_width(family) + 4 + 4,
-                     .field = {4, (uint8_t)word_width(family), 1, 2},
+                     .len = 4 + ip_bytes(family) + 4 + 4,
+                     .field = {4, ip_bytes(family), 1, 2},
                      .n_fields = 4,
                      .size = tier == EGRESS_SEALED ? 0 : NFT_PINS_HOST,
                  });
@@ -201,8 +201,8 @@ static void base_origins(struct nft_batch *b)
             .name = i == 0 ? "from4" : "from6",
             .flags = NFT_SET_CONCAT | NFT_SET_MAP,
             .type = T_IFNAME << T_BITS | (i == 0 ? T_IP4 : T_IP6),
-            .len = 16 + word_width(word_families[i]),
-            .field = {16, (uint8_t)word_width(word_families[i])},
+            .len = 16 + ip_bytes(word_families[i]),
+            .field = {16, ip_bytes(word_families[i])},
             .n_fields = 2,
             .is_vmap = true,
         };
@@ -266,6 +266,27 @@ static void base_veth(struct nft_batch *b)
     }
 }
 
+/* The sockets that it was given to answer sandboxes from do that and nothing else: they
+ * may have any source, so two of them could make any packet an answer to the other's. */
+static void guard_answers(struct nft_batch *b)
+{
+    build_chain(b, "answers", NULL, NULL);
+    for (size_t i = 0; i < 2; i++) {
+        rule_begin(b, "answers");
+        word_origin_in(b, word_families[i], false);
+        rule_lookup(b, i == 0 ? "ours4" : "ours6", false);
+        rule_ct_reply(b);
+        word_end(b, NF_ACCEPT);
+    }
+    rule_begin(b, "answers");
+    rule_counter(b, "guard_refused");
+    rule_reject(b, false);
+    rule_end(b, NULL);
+    rule_begin(b, "guard");
+    rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
+    word_go(b, "answers", NULL);
+}
+
 /* The guard's own sockets on the host: whatever a name resolves to, and whatever becomes
  * of the guard. */
 static void base_guard(struct nft_batch *b, const struct nft_base *base)
@@ -278,7 +299,7 @@ static void base_guard(struct nft_batch *b, const struct nft_base *base)
         struct ip_net net = {0};
 
         ip_from_sock(&base->guard_may[i], &net.addr);
-        net.bits = (uint8_t)(word_width(net.addr.family) * 8);
+        net.bits = ip_bits(net.addr.family);
         if (rects_add(&r, &net, sock_port(&base->guard_may[i]),
                       sock_port(&base->guard_may[i])) < 0)
             b->is_failed = true;
@@ -293,12 +314,8 @@ static void base_guard(struct nft_batch *b, const struct nft_base *base)
     rule_meta(b, NFT_META_SKUID, R1);
     rule_cmp32(b, EQ, base->guard_uid);
     word_go(b, "guard", NULL);
-    /* Answers to sandboxes. A socket to answer from, turned elsewhere, is no way around
-     * the floor. */
-    rule_begin(b, "guard");
-    rule_socket(b, NFT_SOCKET_TRANSPARENT, 1);
-    rule_ct_reply(b);
-    word_end(b, NF_ACCEPT);
+    if (!base->is_guard_only)
+        guard_answers(b);
     for (size_t i = 0; i < 2; i++) {
         word_rect_set(b, may[i], word_families[i]);
         word_put_rects(b, may[i], &r, word_families[i]);

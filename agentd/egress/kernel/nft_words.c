@@ -38,11 +38,6 @@ static struct nft_elem *new_elems(struct nft_batch *b, size_t n)
     return e;
 }
 
-uint32_t word_width(uint8_t family)
-{
-    return family == AF_INET ? 4 : 16;
-}
-
 /* Address ranges: a value where each begins and one after its end. */
 void word_put_ranges(struct nft_batch *b, const char *set, const struct nft_rects *r,
                      uint8_t family)
@@ -55,13 +50,13 @@ void word_put_ranges(struct nft_batch *b, const char *set, const struct nft_rect
 
         if (r->at[i].lo.family != family)
             continue;
-        e[n].len = word_width(family);
-        memcpy(e[n++].key, r->at[i].lo.bytes, word_width(family));
+        e[n].len = ip_bytes(family);
+        memcpy(e[n++].key, r->at[i].lo.bytes, ip_bytes(family));
         if (!rect_next_addr(&r->at[i].hi, &next))
             continue;
-        e[n].len = word_width(family);
+        e[n].len = ip_bytes(family);
         e[n].is_closing = true;
-        memcpy(e[n++].key, next.bytes, word_width(family));
+        memcpy(e[n++].key, next.bytes, ip_bytes(family));
     }
     if (e != NULL)
         build_elems(b, set, e, n);
@@ -103,7 +98,7 @@ void word_put_rects(struct nft_batch *b, const char *set, const struct nft_rects
                     uint8_t family)
 {
     struct nft_elem *e = new_elems(b, r->n);
-    uint32_t w = word_width(family);
+    uint32_t w = ip_bytes(family);
     size_t n = 0;
 
     for (size_t i = 0; e != NULL && i < r->n; i++) {
@@ -136,8 +131,8 @@ void word_rect_set(struct nft_batch *b, const char *name, uint8_t family)
                      .name = name,
                      .flags = NFT_SET_INTERVAL | NFT_SET_CONCAT,
                      .type = (family == AF_INET ? T_IP4 : T_IP6) << T_BITS | T_PORT,
-                     .len = word_width(family) + 4,
-                     .field = {(uint8_t)word_width(family), 2},
+                     .len = ip_bytes(family) + 4,
+                     .field = {ip_bytes(family), 2},
                      .n_fields = 2,
                  });
 }
@@ -158,8 +153,7 @@ void word_l4proto(struct nft_batch *b, uint32_t op, uint8_t proto)
 
 void word_daddr(struct nft_batch *b, uint8_t family, uint32_t reg)
 {
-    rule_payload(b, NH, family == AF_INET ? IP4_DADDR : IP6_DADDR, word_width(family),
-                 reg);
+    rule_payload(b, NH, family == AF_INET ? IP4_DADDR : IP6_DADDR, ip_bytes(family), reg);
 }
 
 void word_port_is(struct nft_batch *b, uint8_t proto, uint16_t port)
@@ -173,7 +167,7 @@ void word_port_is(struct nft_batch *b, uint8_t proto, uint16_t port)
 void word_daddr_port_in(struct nft_batch *b, uint8_t family, const char *set, bool is_not)
 {
     word_daddr(b, family, R(0));
-    rule_payload(b, TH, PORT_TO, 2, R(word_width(family) / 4));
+    rule_payload(b, TH, PORT_TO, 2, R(ip_bytes(family) / 4));
     rule_lookup(b, set, is_not);
 }
 
@@ -204,7 +198,7 @@ void word_origin_in(struct nft_batch *b, uint8_t family, bool is_from)
 
     word_nfproto(b, family);
     rule_meta(b, is_from ? NFT_META_IIFNAME : NFT_META_OIFNAME, R(0));
-    rule_payload(b, NH, offset[is_6][is_from], word_width(family), R(4));
+    rule_payload(b, NH, offset[is_6][is_from], ip_bytes(family), R(4));
 }
 
 void word_go(struct nft_batch *b, const char *chain, const char *comment)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * nft_words -- what the files that write rules share: names, types, sets with their
- * elements, and the
- *              phrases that rules are made of. Each adds to the batch, as the words
- *              of nft_int.h do.
+ *              elements, and the phrases that rules are made of. Each adds to the batch,
+ *              as the words of nft_int.h do.
  */
 #ifndef AGENTD_EGRESS_KERNEL_NFT_WORDS_H
 #define AGENTD_EGRESS_KERNEL_NFT_WORDS_H
@@ -50,12 +49,10 @@ struct word_name {
 };
 /** "s7_refused"; "s7" with what "". */
 struct word_name word_named(uint32_t index, const char *what);
-uint32_t word_width(uint8_t family); /* bytes of an address */
 extern const uint8_t word_families[2];
 
 /** Elements of an interval set: address ranges, ports (sorted); of a set of rectangles.
- * Only those of
- *  one family. */
+ *  Only those of one family. */
 void word_put_ranges(struct nft_batch *b, const char *set, const struct nft_rects *r,
                      uint8_t family);
 void word_put_ports(struct nft_batch *b, const char *set, const struct port_range *p,

@@ -241,7 +241,7 @@ static int take_addr(const struct nlmsghdr *m, void *arg)
     /* Point to point, IFA_ADDRESS is the other end's. */
     a = at[IFA_LOCAL] != NULL ? at[IFA_LOCAL] : at[IFA_ADDRESS];
     if (a == NULL || (head->ifa_family != AF_INET && head->ifa_family != AF_INET6) ||
-        mnl_attr_get_payload_len(a) != (head->ifa_family == AF_INET ? 4 : 16))
+        mnl_attr_get_payload_len(a) != ip_bytes(head->ifa_family))
         return 0;
     r = &l->at[l->n++];
     *r = (struct ip_net){.addr.family = head->ifa_family, .bits = head->ifa_prefixlen};
@@ -300,11 +300,6 @@ static void lo_widen(int fd)
     (void)change(fd, m);
 }
 
-static unsigned width(const struct ip_addr *a)
-{
-    return a->family == AF_INET ? 4 : 16;
-}
-
 /* Without the prefix's own route, which IPv6 would have before the address's local one:
  * for a moment the address would be unreachable. */
 static int addr_add(int fd, const struct ip_addr *a)
@@ -315,10 +310,10 @@ static int addr_add(int fd, const struct ip_addr *a)
     struct ifaddrmsg *head = mnl_nlmsg_get_payload(m);
 
     head->ifa_family = a->family;
-    head->ifa_prefixlen = (uint8_t)(width(a) * 8);
+    head->ifa_prefixlen = ip_bits(a->family);
     head->ifa_index = LO;
-    mnl_attr_put(m, IFA_LOCAL, width(a), a->bytes);
-    mnl_attr_put(m, IFA_ADDRESS, width(a), a->bytes);
+    mnl_attr_put(m, IFA_LOCAL, ip_bytes(a->family), a->bytes);
+    mnl_attr_put(m, IFA_ADDRESS, ip_bytes(a->family), a->bytes);
     if (a->family == AF_INET6)
         mnl_attr_put_u32(m, IFA_FLAGS, IFA_F_NODAD | IFA_F_NOPREFIXROUTE);
     return change(fd, m);
@@ -374,7 +369,7 @@ static struct nlmsghdr *local_route(void *buf, uint16_t type, uint8_t family,
     mnl_attr_put_u32(m, RTA_TABLE, table);
     mnl_attr_put_u32(m, RTA_OIF, LO);
     if (source != NULL)
-        mnl_attr_put(m, RTA_PREFSRC, width(source), source->bytes);
+        mnl_attr_put(m, RTA_PREFSRC, ip_bytes(source->family), source->bytes);
     return m;
 }
 

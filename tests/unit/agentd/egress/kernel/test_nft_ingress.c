@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -178,7 +179,7 @@ static void start(struct scene *w)
     w->s.rt = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
     NEED_OK(n = rt_addrs(w->s.rt, 0, w->own, COUNT_OF(w->own), &e));
     for (int i = 0; i < n; i++)
-        w->own[i].bits = w->own[i].addr.family == AF_INET ? 32 : 128;
+        w->own[i].bits = ip_bits(w->own[i].addr.family);
     NEED_OK(sock_parse("172.20.0.1:5300", &may, &e));
     w->base = (struct nft_base){.tier = EGRESS_VETH,
                                 .own = w->own,
@@ -470,6 +471,50 @@ static int as_guard(const char *to)
     return WEXITSTATUS(status);
 }
 
+static int udp_at(const char *at, bool is_transparent)
+{
+    int fd, on = 1;
+    struct sock_addr a;
+
+    NEED_OK(sock_parse(at, &a, &e));
+    (void)setfsuid(GUARD_UID); /* whose it is */
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    (void)setfsuid(geteuid());
+    NEED(fd >= 0);
+    NEED(!is_transparent ||
+         setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof on) == 0);
+    NEED(bind(fd, &a.u.sa, a.len) == 0);
+    return fd;
+}
+
+static int sent(int fd, const char *to)
+{
+    struct sock_addr a;
+
+    NEED_OK(sock_parse(to, &a, &e));
+    return sendto(fd, "x", 1, 0, &a.u.sa, a.len) == 1 ? 0 : errno;
+}
+
+/* The guard's sockets of any source: one makes an answer of what another sends. */
+static void answers_only(void)
+{
+    static const char host[] = "172.20.0.1:7000", world[] = "198.51.100.1:7001";
+    int own, forged;
+    struct scene w;
+
+    start(&w);
+    enter(w.host);
+    own = udp_at(host, false);
+    forged = udp_at(world, true);
+    NEED(sent(own, world) == 0);
+    NEED(sent(forged, host) == EPERM);
+    NEED(sent(forged, "198.51.100.1:9") == EPERM); /* nor anywhere else */
+    NEED(sent(own, "198.51.100.1:9") == 0);
+    (void)close(own);
+    (void)close(forged);
+    egress_ns_done(&w.s);
+}
+
 static void guards_floor(void)
 {
     struct scene w;
@@ -504,6 +549,15 @@ BOTH(what_is_not_its_own_does_not_come_in, spoofing)
 BOTH(a_missing_guard_or_routing_rule_forwards_nothing, fails_closed)
 BOTH(a_pin_is_one_sandboxs, apart)
 
+static void the_guards_sockets_of_any_source_only_answer_sandboxes(void **state)
+{
+    UNUSED_ARG(state);
+    if (geteuid() != 0) {
+        (void)printf("left out: another uid takes root\n");
+        skip();
+    }
+    egress_ns_run(answers_only, false);
+}
 static void the_guards_own_sockets_keep_to_the_floor(void **state)
 {
     UNUSED_ARG(state);
@@ -523,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_missing_guard_or_routing_rule_forwards_nothing),
         cmocka_unit_test(a_pin_is_one_sandboxs),
         cmocka_unit_test(the_guards_own_sockets_keep_to_the_floor),
+        cmocka_unit_test(the_guards_sockets_of_any_source_only_answer_sandboxes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
