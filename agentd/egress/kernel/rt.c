@@ -124,12 +124,14 @@ static int dump(int fd, struct nlmsghdr *m, take_fn *take, void *arg,
 {
     for (int i = 0; i < TRIES; i++) {
         struct talk t = {.fd = fd, .take = take, .arg = arg};
+        int rc;
 
         reset(arg);
         m->nlmsg_flags |= NLM_F_DUMP;
-        if (talk(&t, m) < 0 && errno != EINTR)
+        rc = talk(&t, m);
+        if (rc < 0 && errno != EINTR)
             return -1;
-        if (!t.is_torn)
+        if (rc == 0 && !t.is_torn)
             return 0;
     }
     errno = EAGAIN;
@@ -163,6 +165,15 @@ static int keep_attr(const struct nlattr *a, void *arg)
     return MNL_CB_OK;
 }
 
+/* @at  of max + 1, empty. What is cut off is not there. */
+static void parse(const struct nlmsghdr *m, size_t head, const struct nlattr **at,
+                  uint16_t max)
+{
+    struct attrs x = {at, max};
+
+    (void)mnl_attr_parse(m, (unsigned)head, keep_attr, &x);
+}
+
 static void put_text(char *out, size_t cap, const struct nlattr *a)
 {
     if (a != NULL && mnl_attr_validate(a, MNL_TYPE_NUL_STRING) >= 0)
@@ -178,14 +189,14 @@ static int take_link(const struct nlmsghdr *m, void *arg)
 {
     const struct nlattr *at[IFLA_LINK_NETNSID + 1] = {NULL},
                                                 *in[IFLA_INFO_DATA + 1] = {NULL};
-    struct attrs x = {at, IFLA_LINK_NETNSID}, y = {in, IFLA_INFO_DATA};
+    struct attrs nested = {in, IFLA_INFO_DATA};
     const struct ifinfomsg *head = mnl_nlmsg_get_payload(m);
     struct links *l = arg;
     struct rt_link *r;
 
     if (m->nlmsg_type != RTM_NEWLINK || l->n == l->cap)
         return 0;
-    (void)mnl_attr_parse(m, sizeof(*head), keep_attr, &x);
+    parse(m, sizeof(*head), at, IFLA_LINK_NETNSID);
     r = &l->at[l->n++];
     *r = (struct rt_link){.index = head->ifi_index, .is_up = head->ifi_flags & IFF_UP};
     put_text(r->name, sizeof(r->name), at[IFLA_IFNAME]);
@@ -193,7 +204,8 @@ static int take_link(const struct nlmsghdr *m, void *arg)
     if (at[IFLA_ADDRESS] != NULL && mnl_attr_get_payload_len(at[IFLA_ADDRESS]) == 6)
         memcpy(r->mac, mnl_attr_get_payload(at[IFLA_ADDRESS]), 6);
     if (at[IFLA_LINKINFO] != NULL) {
-        (void)mnl_attr_parse_nested(at[IFLA_LINKINFO], keep_attr, &y);
+        /* What is cut off is not there. */
+        (void)mnl_attr_parse_nested(at[IFLA_LINKINFO], keep_attr, &nested);
         put_text(r->kind, sizeof(r->kind), in[IFLA_INFO_KIND]);
     }
     /* Of other kinds (vlan, macvlan) it is the device below, not another end. */
@@ -229,7 +241,6 @@ static void addrs_reset(void *arg)
 static int take_addr(const struct nlmsghdr *m, void *arg)
 {
     const struct nlattr *at[IFA_LOCAL + 1] = {NULL}, *a;
-    struct attrs x = {at, IFA_LOCAL};
     const struct ifaddrmsg *head = mnl_nlmsg_get_payload(m);
     struct addrs *l = arg;
     struct ip_net *r;
@@ -237,7 +248,7 @@ static int take_addr(const struct nlmsghdr *m, void *arg)
     if (m->nlmsg_type != RTM_NEWADDR || l->n == l->cap ||
         (l->link != 0 && head->ifa_index != l->link))
         return 0;
-    (void)mnl_attr_parse(m, sizeof(*head), keep_attr, &x);
+    parse(m, sizeof(*head), at, IFA_LOCAL);
     /* Point to point, IFA_ADDRESS is the other end's. */
     a = at[IFA_LOCAL] != NULL ? at[IFA_LOCAL] : at[IFA_ADDRESS];
     if (a == NULL || (head->ifa_family != AF_INET && head->ifa_family != AF_INET6) ||
@@ -481,22 +492,20 @@ int rt_tproxy_drop(int fd, struct err *e)
 
 struct found {
     bool has_rule, has_route;
-    uint32_t before; /* priority of the first rule that would take a marked packet */
 };
 
 static void found_reset(void *arg)
 {
-    *(struct found *)arg = (struct found){.before = UINT32_MAX};
+    *(struct found *)arg = (struct found){.has_rule = false};
 }
 
 static int take_rule(const struct nlmsghdr *m, void *arg)
 {
     const struct nlattr *at[FRA_FWMASK + 1] = {NULL};
-    struct attrs x = {at, FRA_FWMASK};
     const struct fib_rule_hdr *head = mnl_nlmsg_get_payload(m);
     struct found *f = arg;
 
-    (void)mnl_attr_parse(m, sizeof(*head), keep_attr, &x);
+    parse(m, sizeof(*head), at, FRA_FWMASK);
     if (m->nlmsg_type == RTM_NEWRULE && head->action == FR_ACT_TO_TBL &&
         (uint32_t)put_int(at[FRA_FWMARK]) == EGRESS_MARK &&
         (uint32_t)put_int(at[FRA_TABLE]) == EGRESS_TABLE &&
@@ -508,11 +517,10 @@ static int take_rule(const struct nlmsghdr *m, void *arg)
 static int take_route(const struct nlmsghdr *m, void *arg)
 {
     const struct nlattr *at[RTA_TABLE + 1] = {NULL};
-    struct attrs x = {at, RTA_TABLE};
     const struct rtmsg *head = mnl_nlmsg_get_payload(m);
     struct found *f = arg;
 
-    (void)mnl_attr_parse(m, sizeof(*head), keep_attr, &x);
+    parse(m, sizeof(*head), at, RTA_TABLE);
     if (m->nlmsg_type == RTM_NEWROUTE && head->rtm_type == RTN_LOCAL &&
         head->rtm_dst_len == 0 && (uint32_t)put_int(at[RTA_TABLE]) == EGRESS_TABLE &&
         put_int(at[RTA_OIF]) == LO)
@@ -570,12 +578,11 @@ int rt_tproxy_verify(int fd, struct err *e)
 static int take_nsid(const struct nlmsghdr *m, void *arg)
 {
     const struct nlattr *at[NETNSA_NSID + 1] = {NULL};
-    struct attrs x = {at, NETNSA_NSID};
     int *id = arg;
 
     if (m->nlmsg_type != RTM_NEWNSID)
         return 0;
-    (void)mnl_attr_parse(m, sizeof(struct rtgenmsg), keep_attr, &x);
+    parse(m, sizeof(struct rtgenmsg), at, NETNSA_NSID);
     if (at[NETNSA_NSID] != NULL && mnl_attr_get_payload_len(at[NETNSA_NSID]) == 4)
         *id = (int)mnl_attr_get_u32(at[NETNSA_NSID]);
     return 0;
