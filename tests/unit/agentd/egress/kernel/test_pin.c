@@ -170,15 +170,27 @@ static void in_force(void)
     leave(&w);
 }
 
+/* A life of a second may be over before anybody looks: then once more. */
+static bool lands_for_a_second(const struct world *w, const char *addr, const char *to)
+{
+    bool has_landed = false;
+
+    for (int i = 0; i < 20 && !has_landed; i++)
+        has_landed = put(w, addr, 1) == 0 && egress_ns_lands(&w->s, to);
+    return has_landed;
+}
+
 static void lives(void)
 {
     static const struct timespec wait = {.tv_sec = 2, .tv_nsec = 100000000};
     struct world w;
 
     enter(&w);
-    NEED(put(&w, "93.184.216.1", 1) == 0);
+    NEED(lands_for_a_second(&w, "93.184.216.1", "93.184.216.1:5432"));
     NEED(put(&w, "93.184.216.2", 1) == 0 && put(&w, "93.184.216.2", 60) == 0);
-    NEED(put(&w, "93.184.216.3", PIN_LIFE_MAX_S) == 0 && put(&w, "93.184.216.3", 1) == 0);
+    NEED(put(&w, "93.184.216.3", PIN_LIFE_MAX_S) == 0);
+    NEED(egress_ns_lands(&w.s, "93.184.216.3:5432"));
+    NEED(put(&w, "93.184.216.3", 1) == 0);
     for (unsigned i = 1; i < PIN_LIVES; i++) { /* each is one of the rules' */
         char addr[24], to[32];
 
@@ -187,13 +199,11 @@ static void lives(void)
         NEED(put(&w, addr, pin_life_s(i)) == 0);
         NEED(egress_ns_lands(&w.s, to));
     }
-    NEED(egress_ns_lands(&w.s, "93.184.216.1:5432"));
-    NEED(egress_ns_lands(&w.s, "93.184.216.3:5432"));
     NEED(nanosleep(&wait, NULL) == 0);
     NEED(is_shut("93.184.216.1:5432"));
     NEED(egress_ns_lands(&w.s, "93.184.216.2:5432"));
     NEED(is_shut("93.184.216.3:5432"));
-    NEED(egress_ns_lands(&w.s, "93.184.217.1:5432"));
+    NEED(egress_ns_lands(&w.s, "93.184.217.4:5432"));
     leave(&w);
 }
 
@@ -259,14 +269,19 @@ static void full(void)
 
 /* -- what is no note ----------------------------------------------------------------- */
 
+static struct sockaddr_in discard(void)
+{
+    return (struct sockaddr_in){.sin_family = AF_INET,
+                                .sin_port = htons(9),
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
 static int listen_at_discard(void)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_port = htons(9),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const struct sockaddr_in at = discard();
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    NEED(fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0);
+    NEED(fd >= 0 && bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0);
     return fd;
 }
 
@@ -283,6 +298,7 @@ static void next_is(int listener, const void *bytes, size_t len)
 
 static void broken(void)
 {
+    const struct sockaddr_in at = discard();
     struct world w;
     struct pin p = pin_of(ADDR, 5432, 60);
     uint8_t note[256] = {0}, bad[256];
@@ -313,22 +329,13 @@ static void broken(void)
     /* A good one does not get there, either; one that anybody sends does, and is no
      * note. */
     NEED(put(&w, OTHER, 60) == 0 && put(&w, OTHER, 0) == 0);
-    NEED(sendto(plain_fd, note, len, 0,
-                (struct sockaddr *)&(struct sockaddr_in){.sin_family = AF_INET,
-                                                         .sin_port = htons(9),
-                                                         .sin_addr.s_addr =
-                                                             htonl(INADDR_LOOPBACK)},
-                sizeof(struct sockaddr_in)) == (ssize_t)len);
+    NEED(connect(plain_fd, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    NEED(send(plain_fd, note, len, 0) == (ssize_t)len);
     next_is(listener, note, len);
     NEED(is_shut(ADDR ":5432"));
     note[1] = 0;
     NEED(put(&w, ADDR, 60) == 0);
-    NEED(sendto(plain_fd, note, len, 0,
-                (struct sockaddr *)&(struct sockaddr_in){.sin_family = AF_INET,
-                                                         .sin_port = htons(9),
-                                                         .sin_addr.s_addr =
-                                                             htonl(INADDR_LOOPBACK)},
-                sizeof(struct sockaddr_in)) == (ssize_t)len);
+    NEED(send(plain_fd, note, len, 0) == (ssize_t)len);
     next_is(listener, note, len);
     NEED(egress_ns_lands(&w.s, ADDR ":5432"));
     (void)close(plain_fd);
