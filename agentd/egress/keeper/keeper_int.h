@@ -156,8 +156,8 @@ struct keeper {
     uint64_t who_window_ms, who_spent_us;
     /* keeper_news.c */
     int news_fd;
-    struct loop_io *news_io;
     bool has_all_news; /* of all namespaces, not only of ours */
+    struct loop_io *news_io;
     struct kept_rate news_rate;
     uint32_t hurry; /* sandboxes that are to be compared because news were lost */
     /* keeper_watch.c */

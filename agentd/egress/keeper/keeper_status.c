@@ -133,6 +133,7 @@ int keeper_status(struct keeper *k, const char *name, struct buf *out, struct er
 {
     size_t len = out->len;
     const struct kept *s = name ? keeper_find(k, name) : k->kept;
+    uint64_t lost = audit_lost(k->audit) + k->guards_lost + k->guard_lost;
     bool is_first = true, bad;
 
     if (name && !s)
@@ -142,9 +143,7 @@ int keeper_status(struct keeper *k, const char *name, struct buf *out, struct er
         bad = (!is_first && buf_adds(out, ",") < 0) || put_one(s, out) < 0;
         is_first = false;
     }
-    if (bad || buf_addf(out, "],\"audit_lost\":%llu}",
-                        (unsigned long long)(audit_lost(k->audit) + k->guards_lost +
-                                             k->guard_lost)) < 0) {
+    if (bad || buf_addf(out, "],\"audit_lost\":%llu}", (unsigned long long)lost) < 0) {
         out->len = len;
         return err_set(e, ERR_NOMEM, "no memory for the status");
     }
