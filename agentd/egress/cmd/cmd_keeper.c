@@ -2,9 +2,6 @@
 #include "agentd/egress/cmd/cmd_keeper.h"
 
 #include <stdio.h>
-#include <string.h>
-
-#include "agentd/egress/keeper/control_socket.h"
 
 static int ask(struct cmd_keeper *k, const char *path, struct span request,
                struct buf *ret, struct err *e)
