@@ -31,6 +31,9 @@ enum {
     HELD_S = NAMES_TTL_MIN_S + NAMES_GRACE_S /* what a renewal gives */
 };
 
+_Static_assert(NAMES_TTL_MAX_S <= PIN_LIFE_MAX_S && HELD_S <= PIN_LIFE_MAX_S,
+               "the kernel can be told each life");
+
 static uint64_t now_ms(const struct pins *p)
 {
     return loop_now(p->ward->guard->loop);
