@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 
 #include "agentd/localpath.h"
+#include "common/limits.h"
+#include "common/log.h"
 #include "common/mem.h"
 #include "common/sock.h"
 
@@ -35,6 +37,7 @@ struct line_server {
     struct localpath path;
     int fd;
     struct loop_io *io;
+    struct loop_timer pause; /* of accepting */
     struct client *clients;
     unsigned n;
     uint64_t last_ticket;
@@ -248,14 +251,33 @@ static void client_new(struct line_server *s, int fd)
     client_want(c);
 }
 
+static void on_pause(void *arg)
+{
+    struct line_server *s = arg;
+
+    loop_io_want(s->io, LOOP_READ);
+}
+
+/* Descriptors or memory are used up: who waits is not lost, and is not asked for without
+ * end either. */
+static void pause_accept(struct line_server *s, int error)
+{
+    log_warn("local.accept", "error=%s", log_q(strerror(error)));
+    loop_io_want(s->io, 0);
+    loop_timer_start(&s->pause, ACCEPT_PAUSE_MS);
+}
+
 static void on_accept(void *arg, unsigned events)
 {
     struct line_server *s = arg;
     int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
     UNUSED_ARG(events);
-    if (fd < 0)
+    if (fd < 0) {
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            pause_accept(s, errno);
         return;
+    }
     if (!localpath_is_one_of_us(fd) ||
         (s->kind->is_allowed && !s->kind->is_allowed(s->owner, fd)))
         refuse(s, fd, LINE_SERVER_OTHER_USER);
@@ -280,6 +302,7 @@ struct line_server *line_server_new(struct loop *l, const char *path,
     s->loop = l;
     s->kind = kind;
     s->owner = owner;
+    loop_timer_init(&s->pause, l, on_pause, s);
     s->fd = localpath_listen(path, &s->path, e);
     if (s->fd >= 0)
         s->io = loop_io_start(l, s->fd, on_accept, s, e);
@@ -297,6 +320,7 @@ void line_server_free(struct line_server *s)
         return;
     while (s->clients)
         client_free(s->clients);
+    loop_timer_stop(&s->pause);
     if (s->io)
         loop_io_stop(&s->io);
     sock_close(&s->fd);

@@ -12,6 +12,7 @@
  * Who      the same user, or root (localpath_is_one_of_us()), and whom the owner lets.
  * Bounds   a kind's: clients at once, bytes of a line, a client's life from its first
  *          moment to its last. A client that is too slow with any of it is cut off.
+ *          Without descriptors nobody is let in for ACCEPT_PAUSE_MS, and none is lost.
  * Refusing what is no request never reaches request(): the owner says in words why not,
  *          or nothing, and the connection ends.
  */

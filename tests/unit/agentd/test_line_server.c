@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -494,6 +495,23 @@ static void too_many_clients_are_told_so(void **state)
     sock_close(&next);
 }
 
+static void without_descriptors_clients_wait(void **state)
+{
+    struct scene *s = *state;
+    struct rlimit was, none;
+    int fd;
+
+    start(s, &many);
+    fd = ask(s, "one\n");
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    none = (struct rlimit){(rlim_t)fd + 1, was.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    quiet(s);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+    is_told(s, fd, "one\n");
+    sock_close(&fd);
+}
+
 static void whom_the_owner_does_not_let_in_is_not_read(void **state)
 {
     struct scene *s = *state;
@@ -630,6 +648,7 @@ int main(void)
         T(a_large_answer_arrives_whole),
         T(an_answer_for_a_client_that_is_gone_goes_nowhere),
         T(too_many_clients_are_told_so),
+        T(without_descriptors_clients_wait),
         T(whom_the_owner_does_not_let_in_is_not_read),
         T(another_user_is_turned_away),
         T(freeing_ends_all_clients),
