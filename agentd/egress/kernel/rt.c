@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "agentd/egress/sandbox_name.h"
+#include "common/crypto.h"
 #include "common/mem.h"
 
 enum {
@@ -49,6 +50,16 @@ struct talk {
     bool is_torn;
 };
 
+/* Why a dump ended before its time; 0: it did not. */
+static int done_error(const struct nlmsghdr *m)
+{
+    int error = 0;
+
+    if (mnl_nlmsg_get_payload_len(m) >= sizeof(error))
+        memcpy(&error, mnl_nlmsg_get_payload(m), sizeof(error));
+    return error < 0 ? -error : 0;
+}
+
 /* 1: over; 0: more; -1 with errno. */
 static int read_messages(struct talk *t, const uint8_t *in, size_t len)
 {
@@ -62,8 +73,10 @@ static int read_messages(struct talk *t, const uint8_t *in, size_t len)
             continue;
         if (m->nlmsg_flags & NLM_F_DUMP_INTR)
             t->is_torn = true;
-        if (m->nlmsg_type == NLMSG_DONE)
-            return 1;
+        if (m->nlmsg_type == NLMSG_DONE) {
+            errno = done_error(m);
+            return errno == 0 ? 1 : -1;
+        }
         if (m->nlmsg_type == NLMSG_ERROR && mnl_nlmsg_get_payload_len(m) >= sizeof(*r)) {
             errno = -r->error;
             return r->error == 0 ? 1 : -1;
@@ -81,10 +94,10 @@ static int talk(struct talk *t, struct nlmsghdr *m)
     _Alignas(struct nlmsghdr) uint8_t in[ANSWER_MAX];
     int rc = 0;
 
-    /* A number that no answer still on its way has: the socket counts nothing for us. */
     while (recv(t->fd, in, sizeof(in), MSG_DONTWAIT) >= 0)
-        ;
-    t->seq = m->nlmsg_seq = 1;
+        ; /* what was not waited for any more */
+    /* Of what is still on its way, no answer has this number: the socket counts none. */
+    t->seq = m->nlmsg_seq = crypto_random_below(UINT32_MAX) + 1;
     if (sendto(t->fd, m, m->nlmsg_len, 0, (struct sockaddr *)&kernel, sizeof(kernel)) < 0)
         return -1;
     while (rc == 0) {

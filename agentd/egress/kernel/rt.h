@@ -27,7 +27,8 @@ struct rt_link {
 
 /** In a sealed namespace: lo up, our two addresses on it, and every address local through
  *  it (`ip route add local 0.0.0.0/0 dev lo src ... congctl reno`: the host's own choice,
- *  such as bbr, would pace a way that has no width). Fine when parts are there already.
+ *  such as bbr, would pace a way that has no width). Packets on it may be as long as the
+ *  kernel allows, where it lets one choose. Fine when parts are there already.
  *  IPv6 that is switched off is left out: *ret_has_ip6. */
 int rt_seal(int fd, bool *ret_has_ip6, struct err *e);
 /** On a host: rule "fwmark EGRESS_MARK lookup EGRESS_TABLE", and there "local default dev
