@@ -42,18 +42,18 @@ void control_socket_free(struct control_socket *s);
  *  inside are blanks. */
 int control_call(const char *path, struct span request, struct buf *ret_answer,
                  struct err *e);
-/** Is that why: no such socket, or one that was left behind? */
-bool control_is_absent(const struct err *e);
 /** The same with another deadline. */
 int control_call_within(const char *path, struct span request, unsigned ms,
                         struct buf *ret_answer, struct err *e);
+/** Is that why: no such socket, or one that was left behind? */
+bool control_is_absent(const struct err *e);
 /** The socket of a sandbox that `run` keeps: "$XDG_RUNTIME_DIR/agentd/egress/NAME.sock",
  *  as root "/run/agentd/egress/NAME.sock", without that variable
  *  "/tmp/agentd-UID/egress/NAME.sock". 0, or -1 (too long). */
 int control_run_path(const char *name, char *ret, size_t cap, struct err *e);
-/** Remove those whose `run` was killed, among the first CONTROL_SWEEP_MAX names. */
-void control_run_sweep(void);
 /** The folder of these. */
 int control_run_dir(char *ret, size_t cap, struct err *e);
+/** Remove those whose `run` was killed, among the first CONTROL_SWEEP_MAX names. */
+void control_run_sweep(void);
 
 #endif
