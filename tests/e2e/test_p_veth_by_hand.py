@@ -22,16 +22,13 @@ s.bind((sys.argv[1], 53))
 print("in", flush=True)
 time.sleep(1000)
 """
-ASK = """
+QUESTION = """
 import socket, sys
 question = b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3web\\7example\\4test\\0\\0\\1\\0\\1"
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.sendto(question, (sys.argv[1], 53))
 """
-ASK_ONCE = """
-import socket
-question = b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\3web\\7example\\4test\\0\\0\\1\\0\\1"
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ASK = QUESTION + 's.sendto(question, (sys.argv[1], 53))'
+ASK_ONCE = QUESTION + """
 s.settimeout(10)
 s.sendto(question, ("203.0.113.53", 53))
 s.recv(512)
