@@ -63,7 +63,7 @@ void word_put_ranges(struct nft_batch *b, const char *set, const struct nft_rect
     mem_free(e);
 }
 
-void word_put_port(uint8_t *at, uint32_t port)
+static void put_port(uint8_t *at, uint32_t port)
 {
     at[0] = (uint8_t)(port >> 8);
     at[1] = (uint8_t)port;
@@ -79,7 +79,7 @@ void word_put_ports(struct nft_batch *b, const char *set, const struct port_rang
         uint32_t last = p[i].last;
 
         e[n].len = 2;
-        word_put_port(e[n++].key, p[i].first);
+        put_port(e[n++].key, p[i].first);
         /* Touching ranges are one: the kernel takes no value twice. */
         while (i + 1 < n_ports && p[i + 1].first <= last + 1)
             last = p[++i].last > last ? p[i].last : last;
@@ -87,7 +87,7 @@ void word_put_ports(struct nft_batch *b, const char *set, const struct port_rang
             break;
         e[n].len = 2;
         e[n].is_closing = true;
-        word_put_port(e[n++].key, last + 1);
+        put_port(e[n++].key, last + 1);
     }
     if (e != NULL)
         build_elems(b, set, e, n);
@@ -110,8 +110,8 @@ void word_put_rects(struct nft_batch *b, const char *set, const struct nft_rects
         e[n].has_end = true;
         memcpy(e[n].key, x->lo.bytes, w);
         memcpy(e[n].end, x->hi.bytes, w);
-        word_put_port(e[n].key + w, x->first);
-        word_put_port(e[n].end + w, x->last);
+        put_port(e[n].key + w, x->first);
+        put_port(e[n].end + w, x->last);
         n++;
     }
     if (e != NULL)

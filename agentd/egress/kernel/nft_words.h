@@ -59,7 +59,6 @@ void word_put_ports(struct nft_batch *b, const char *set, const struct port_rang
                     size_t n_ports);
 void word_put_rects(struct nft_batch *b, const char *set, const struct nft_rects *r,
                     uint8_t family);
-void word_put_port(uint8_t *at, uint32_t port);
 void word_range_set(struct nft_batch *b, const char *name, uint32_t type, uint32_t len);
 void word_rect_set(struct nft_batch *b, const char *name, uint8_t family);
 
