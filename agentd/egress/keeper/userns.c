@@ -179,19 +179,19 @@ static int lock_path(const char *locks, uint32_t slot, char out[LOCK_PATH_MAX],
 static int lock_slot(const char *locks, uint32_t slot, struct err *e)
 {
     char path[LOCK_PATH_MAX];
+    bool is_ours = true;
     int fd;
 
     if (lock_path(locks, slot, path, e) < 0)
         return -2;
-    for (unsigned i = 0; i < LOCK_TRIES; i++) {
+    for (unsigned i = 0; i < LOCK_TRIES && is_ours; i++) {
         fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (fd < 0) {
             (void)err_sys(e, "open %s", path);
             return -2;
         }
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-            i = LOCK_TRIES;
-        else if (is_at(fd, path))
+        is_ours = flock(fd, LOCK_EX | LOCK_NB) == 0;
+        if (is_ours && is_at(fd, path))
             return fd;
         (void)close(fd); /* nothing was written */
     }
