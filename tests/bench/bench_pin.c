@@ -52,7 +52,7 @@ struct pinner {
 
 static void report(struct pinner *a)
 {
-    samples_print("keeper.pin.1000_sandboxes", a->took, PINS);
+    samples_print("guard.pin.1000_sandboxes", a->took, PINS);
     (void)fflush(stdout);
 }
 
