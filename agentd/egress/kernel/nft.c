@@ -278,6 +278,13 @@ static int put_guard_nets(struct nft *n, const struct known *changed, size_t n_c
 
 /* -- changes ------------------------------------------------------------------------- */
 
+/* One that fails leaves the generation as it is, but what is wanted is another. */
+static void begin(struct nft *n, struct nft_batch *b)
+{
+    n->is_seen = false;
+    link_begin(&n->link, b, n->table);
+}
+
 static void adopt(struct nft *n, const struct nft_base *base)
 {
     n->tier = base->tier;
@@ -339,7 +346,7 @@ static int restore(struct nft *n, const struct nft_base *base,
     fresh->next_tag = n->next_tag;
     fresh->before = n;
     adopt(fresh, base);
-    link_begin(&n->link, &fresh->batch, n->table);
+    begin(n, &fresh->batch);
     rc = put_all(fresh, base, s, n_sandboxes, e);
     if (rc == 0)
         rc = link_commit(&n->link, &fresh->batch, e);
@@ -398,7 +405,7 @@ int nft_sandbox_set(struct nft *n, const struct nft_sandbox *s, struct err *e)
 
     if (check(n, s, e) < 0)
         return -1;
-    link_begin(&n->link, &n->batch, n->table);
+    begin(n, &n->batch);
     if (reserve(n, 1) < 0 || put_sandbox(n, s, &k) < 0 || put_guard_nets(n, &k, 1, 0) < 0)
         rc = no_memory(e);
     else
@@ -416,7 +423,7 @@ int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e)
 
     if (k == NULL)
         return err_set(e, ERR_NOTFOUND, "nftables: there is no sandbox %u", s->index);
-    link_begin(&n->link, &n->batch, n->table);
+    begin(n, &n->batch);
     if (is_veth) {
         struct nft_sandbox was = origin_of(k);
 
@@ -435,7 +442,7 @@ int nft_sandbox_drop(struct nft *n, const struct nft_sandbox *s, struct err *e)
 
 int nft_uninstall(struct nft *n, struct err *e)
 {
-    link_begin(&n->link, &n->batch, n->table);
+    begin(n, &n->batch);
     for (int i = n->tier == EGRESS_VETH ? 0 : 1; i < 2; i++) {
         n->batch.family = i == 0 ? NFPROTO_NETDEV : NFPROTO_INET;
         build_table(&n->batch); /* deleting what is not there is an error */

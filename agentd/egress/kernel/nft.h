@@ -129,7 +129,7 @@ struct nft_counts {
 int nft_counts(struct nft *n, uint32_t index, struct nft_counts *ret, struct err *e);
 /** Dump and compare with what was installed for these sandboxes: 0, or -1 with the first
  *  difference in *e (ERR_DENIED) or why the dump failed. When nobody changed anything in
- *  the namespace since the last 0 it is that again, without a dump. */
+ *  the namespace since the last 0, nor we tried to, it is that again, without a dump. */
 int nft_verify(struct nft *n, const struct nft_base *base, const struct nft_sandbox *s,
                size_t n_sandboxes, struct err *e);
 

@@ -234,6 +234,42 @@ static void a_change_without_memory_changes_nothing(void **state)
     egress_ns_run(failing, false);
 }
 
+/* The rules' generation is as before. */
+static void wished(void)
+{
+    struct nft_base base = {.tier = EGRESS_SEALED};
+    struct egress_ns s;
+    struct policy *p = policy_text(shown);
+    const struct policy *old;
+    struct nft_sandbox two[2];
+    struct err why = {0};
+
+    egress_ns_seal(&s, "{\"version\":1,\"name\":\"t\",\"allow\":[\"10.1.0.0/16:9\"]}");
+    NEED_OK(nft_verify(s.nft, &base, &s.sandbox, 1, &e));
+    two[0] = two[1] = s.sandbox;
+    two[0].policy = p;
+    two[1].index++; /* of which a sealed namespace has one */
+    NEED(nft_restore(s.nft, &base, two, 2, NULL) < 0);
+    NEED(nft_verify(s.nft, &base, two, 1, &why) < 0 && why.code == ERR_DENIED);
+    NEED_OK(nft_verify(s.nft, &base, &s.sandbox, 1, &e));
+    old = s.sandbox.policy;
+    s.sandbox.policy = p;
+    mem_fault_at(4);
+    NEED(nft_sandbox_set(s.nft, &s.sandbox, NULL) < 0);
+    mem_fault_at(0);
+    NEED(nft_verify(s.nft, &base, &s.sandbox, 1, &why) < 0 && why.code == ERR_DENIED);
+    s.sandbox.policy = old;
+    NEED_OK(nft_verify(s.nft, &base, &s.sandbox, 1, &e));
+    policy_unref(p);
+    egress_ns_done(&s);
+}
+
+static void what_was_wished_in_vain_does_not_verify(void **state)
+{
+    UNUSED_ARG(state);
+    egress_ns_run(wished, false);
+}
+
 /* -- comparing lines ----------------------------------------------------------------- */
 
 static void differences_are_named(void **state)
@@ -293,6 +329,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_document_shows_the_rules_as_they_are),
         cmocka_unit_test(building_survives_each_allocation_that_fails),
         cmocka_unit_test(a_change_without_memory_changes_nothing),
+        cmocka_unit_test(what_was_wished_in_vain_does_not_verify),
         cmocka_unit_test(differences_are_named),
     };
 
