@@ -280,8 +280,7 @@ static const char *const GUARD_MAY[] = {
     "fstat", "lseek", "dup", "dup2", "dup3", "pipe2", "splice", "tee", "memfd_create",
     /* sockets, once there */
     "recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg", "sendmmsg", "connect", "bind",
-    "accept", "accept4", "getsockname", "getpeername", "getsockopt", "setsockopt",
-    "shutdown",
+    "accept", "accept4", "getsockname", "getpeername", "getsockopt", "shutdown",
     /* memory, without code in it: see below */
     "brk", "munmap", "mremap", "madvise", "futex", "set_robust_list", "rseq",
     "membarrier",
@@ -314,6 +313,21 @@ static void guard_sockets(struct list *l)
             RULE3(l, SCMP_ACT_ALLOW, "socket", SCMP_A0(SCMP_CMP_EQ, families[f], 0),
                   SCMP_A1(SCMP_CMP_MASKED_EQ, not_flags, kinds[k][0]),
                   SCMP_A2(SCMP_CMP_EQ, kinds[k][1], 0));
+}
+
+/* No broadcasts: they would reach the host's own programs, at an address of the network
+ * that the floor does not know. The option's number is of no use at other levels; that
+ * another is meant is seen in one of its low bits. */
+static void guard_options(struct list *l)
+{
+    for (unsigned i = 0; i < 32; i++) {
+        uint64_t bit = UINT64_C(1) << i;
+
+        RULE1(l, SCMP_ACT_ALLOW, "setsockopt",
+              SCMP_A2(SCMP_CMP_MASKED_EQ, bit, ~(uint64_t)SO_BROADCAST & bit));
+    }
+    RULE1(l, SCMP_ACT_ERRNO(EPERM), "setsockopt",
+          SCMP_A2(SCMP_CMP_MASKED_EQ, LOW32, SO_BROADCAST));
 }
 
 static void guard_arguments(struct list *l)
@@ -355,6 +369,7 @@ int role_guard_seal(struct err *e)
     RULES(&l, SCMP_ACT_ERRNO(ENOENT), GUARD_FINDS_NOTHING);
     RULES(&l, SCMP_ACT_ERRNO(EPERM), GUARD_MAY_NOT);
     guard_sockets(&l);
+    guard_options(&l);
     guard_arguments(&l);
     return list_load(&l, "guard", e);
 }

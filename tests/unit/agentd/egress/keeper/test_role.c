@@ -227,6 +227,24 @@ static int sets_a_terminal(void)
     return ioctl(STDIN_FILENO, TIOCSTI, "x") < 0;
 }
 
+/* The kernel takes the low half of the option's number only. All others are let. */
+static int sets_no_broadcast(void)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM, 0), on = 1, got = 0, bad = fd < 0;
+    socklen_t len = sizeof got;
+
+    for (int option = 1; option < 64; option++)
+        if (option != SO_BROADCAST)
+            (void)setsockopt(fd, SOL_SOCKET, option, &on, sizeof on);
+    bad |= setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) < 0;
+    bad |= is_error(setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof on), EPERM);
+    bad |= is_error(syscall(SYS_setsockopt, fd, SOL_SOCKET | UINT64_C(1) << 32,
+                            SO_BROADCAST | UINT64_C(1) << 32, &on, sizeof on),
+                    EPERM);
+    bad |= getsockopt(fd, SOL_SOCKET, SO_BROADCAST, &got, &len) < 0 || got != 0;
+    return bad;
+}
+
 static int makes_no_thread(void)
 {
     return is_error(syscall(SYS_clone3, NULL, 0), EPERM);
@@ -314,6 +332,7 @@ static const struct {
     int signo; /* 0: it is let */
 } guard_rows[] = {
     {"inet sockets", makes_inet_sockets, 0},
+    {"broadcasts", sets_no_broadcast, 0},
     {"the loop", runs_a_loop, 0},
     {"random numbers", draws_random_numbers, 0},
     {"tls", makes_tls, 0},
