@@ -158,7 +158,7 @@ def connections(ours, theirs):
 def throughput(ours, theirs):
     for way, what in (("down", "download"), ("up", "upload")):
         a, b = [], []
-        for _ in range(max(3, ROUNDS // 2)):
+        for _ in range(max(3, ROUNDS)):
             a += ours(way, BYTES)
             b += theirs(way, BYTES)
         row("%s, one stream, 1 GiB" % what, "MB/s", a, b, ">= 0.7")
