@@ -52,6 +52,7 @@ enum channel_type {
     CHANNEL_PROPOSAL,
     CHANNEL_TYPE_COUNT
 };
+/** "SANDBOX"; "?" for what is no type. */
 const char *channel_type_name(enum channel_type t);
 /** Which side sends it: what comes from the wrong one is a broken channel. */
 bool channel_is_keepers(enum channel_type t);

@@ -24,6 +24,11 @@ int sandbox_name_check(const char *name, struct err *e);
 #define EGRESS_NFLOG    5447            /* group */
 #define EGRESS_NFT      "agentd_egress" /* the nftables table, inet and netdev */
 
+/* The congestion control between a sandbox and the guard: no path that could be
+ * congested, so nothing to pace or to guess, as the host's choice (bbr, say) would. Linux
+ * always has it. */
+#define EGRESS_CONTROL "reno"
+
 enum egress_tier {
     EGRESS_SEALED, /* a namespace with nothing but lo */
     EGRESS_VETH,   /* an engine's interface, ruled from the host's side */

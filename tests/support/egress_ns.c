@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include "agentd/egress/kernel/nft_int.h"
 #include "agentd/egress/kernel/pin.h"
 #include "agentd/egress/kernel/rt.h"
 #include "tests/support/own_ns.h"
@@ -204,6 +205,21 @@ bool egress_ns_lands(const struct egress_ns *s, const char *to)
     if (guard >= 0)
         (void)close(guard);
     return guard >= 0;
+}
+
+void egress_ns_foreign(const char *table, void (*build)(struct nft_batch *b))
+{
+    struct nft_batch b;
+    struct nft_link link;
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+
+    NEED_OK(link_open(&link, &fd, &e));
+    batch_init(&b, table, 1);
+    link_begin(&link, &b, table);
+    build(&b);
+    NEED_OK(link_commit(&link, &b, &e));
+    batch_done(&b);
+    link_done(&link);
 }
 
 void egress_ns_pin(struct nft *n, uint32_t index, const char *to, uint32_t life_s)

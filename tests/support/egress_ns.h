@@ -77,6 +77,9 @@ int egress_ns_send(const char *to, int *ret_fd);
 int egress_ns_accept(const struct egress_ns *s, const char *to);
 /** connect() and egress_ns_accept(), and both closed. */
 bool egress_ns_lands(const struct egress_ns *s, const char *to);
+struct nft_batch;
+/** A change by another program: by a socket of its own, as nft(8) has. */
+void egress_ns_foreign(const char *table, void (*build)(struct nft_batch *b));
 /** In the namespace of the rules. */
 void egress_ns_pin(struct nft *n, uint32_t index, const char *to, uint32_t life_s);
 

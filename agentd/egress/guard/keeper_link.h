@@ -19,6 +19,7 @@ struct keeper_request;
 typedef void keeper_answer_fn(void *arg, struct channel_msg *m);
 /** A message that is no answer. */
 typedef void keeper_message_fn(void *arg, struct channel_msg *m);
+/** The channel is closed or broken; once. */
 typedef void keeper_gone_fn(void *arg);
 
 #define KEEPER_ANSWER_MS    2000

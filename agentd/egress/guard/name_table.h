@@ -41,6 +41,7 @@ struct name_table {
     uint64_t seed[2];
 };
 
+/** Empty, with a seed of its own. */
 void name_table_init(struct name_table *t);
 /** Never 0. */
 uint64_t name_table_hash(const struct name_table *t, const char *text);

@@ -58,11 +58,13 @@ int names_half_start(struct names_half *h, const char *name, int family, struct 
 
 /* names_ask.c */
 
+/** Until names_tell() says the entry's answer. */
 void names_half_wait(struct names_half *h, struct name_entry *e);
 /** Done, by what the entry has. */
 void names_half_fill(struct names_half *h, const struct name_entry *e, uint64_t now);
 /** Those who wait on it have their answer. */
 void names_tell(struct name_entry *e, uint64_t now);
+/** With its halves, wherever they wait; its function is not called. */
 void names_ask_free(struct names_ask *a);
 
 #endif

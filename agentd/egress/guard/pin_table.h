@@ -32,7 +32,9 @@ struct pin_table {
     uint32_t seed;
 };
 
+/** Empty, with a seed of its own. */
 void pin_table_init(struct pin_table *t);
+/** With all entries. */
 void pin_table_done(struct pin_table *t);
 struct pin_entry *pin_table_find(struct pin_table *t, const struct ip_addr *a,
                                  const char *name);
@@ -41,6 +43,7 @@ struct pin_entry *pin_table_first(struct pin_table *t, const struct ip_addr *a);
 /** It is not there yet. NULL: no memory. */
 struct pin_entry *pin_table_add(struct pin_table *t, const struct ip_addr *a,
                                 const char *name, uint64_t end_ms);
+/** Out of bucket and heap, and freed. */
 void pin_table_drop(struct pin_table *t, struct pin_entry *e);
 /** After end_ms or held changed. */
 void pin_table_set_due(struct pin_table *t, struct pin_entry *e);
@@ -48,6 +51,7 @@ void pin_table_set_due(struct pin_table *t, struct pin_entry *e);
 uint64_t pin_table_end(struct pin_table *t, const struct ip_addr *a, uint16_t port,
                        const struct pin_entry *but);
 
+/** Is `want` among them; are the entry's just these, in this order. */
 bool pin_ports_have(const uint16_t *port, size_t n, uint16_t want);
 bool pin_ports_are(const struct pin_entry *e, const uint16_t *port, size_t n);
 /** 0, or -1: no memory, and nothing changed. */

@@ -72,11 +72,14 @@ static int put(struct pins *p, const struct ip_addr *a, uint16_t port, uint64_t 
  * its own table. */
 static void complain(struct pins *p, int error)
 {
+    const char *why = error == EPERM      ? "the kernel's set is full"
+                      : error == ENOTCONN ? "the kernel has no rules of this sandbox"
+                                          : strerror(error);
     unsigned dropped;
 
     if (log_rate_ok(&p->rate, now_ms(p), &dropped))
         log_warn("egress.pins", "sandbox=%s error=%s dropped=%u", p->ward->name,
-                 log_q(strerror(error)), dropped);
+                 log_q(why), dropped);
 }
 
 /* Other ports; those of before are `old` until take_out_old(). -1: no memory, and nothing
@@ -98,14 +101,23 @@ static int set_ports(struct pin_entry *e, const uint16_t *port, size_t n)
     return 0;
 }
 
-/* 0, or errno. */
-static int take_out_old(struct pins *p, struct pin_entry *e)
+/* Those ports that no name of the address gives; @but  not counted. 0, or errno. */
+static int take_out(struct pins *p, const struct ip_addr *a, const uint16_t *port,
+                    size_t n, const struct pin_entry *but)
 {
     int error = 0;
 
-    for (size_t i = 0; i < e->n_old && error == 0; i++)
-        if (pin_table_end(&p->table, &e->addr, e->old[i], NULL) == 0)
-            error = put(p, &e->addr, e->old[i], 0);
+    for (size_t i = 0; i < n && error == 0; i++)
+        if (pin_table_end(&p->table, a, port[i], but) == 0)
+            error = put(p, a, port[i], 0);
+    return error;
+}
+
+/* 0, or errno. */
+static int take_out_old(struct pins *p, struct pin_entry *e)
+{
+    int error = take_out(p, &e->addr, e->old, e->n_old, NULL);
+
     mem_free(e->old);
     e->old = NULL;
     e->n_old = 0;
@@ -126,16 +138,13 @@ static int tell(struct pins *p, struct pin_entry *e)
     return error;
 }
 
-/* Those of its ports that no other name of the address gives. */
-static void take_out(struct pins *p, const struct pin_entry *e)
+static void entry_end(struct pins *p, struct pin_entry *e)
 {
-    int error = 0;
+    int error = take_out(p, &e->addr, e->port, e->n_ports, e);
 
-    for (size_t i = 0; i < e->n_ports && error == 0; i++)
-        if (pin_table_end(&p->table, &e->addr, e->port[i], e) == 0)
-            error = put(p, &e->addr, e->port[i], 0);
     if (error != 0)
         complain(p, error);
+    entry_drop(p, e);
 }
 
 /* -- adding -------------------------------------------------------------------------- */
@@ -145,10 +154,8 @@ static struct pin_entry *entry_new(struct pins *p, const struct ip_addr *a,
 {
     struct pin_entry *e;
 
-    if (p->table.n == PINS_MAX) { /* the one that needs care first goes */
-        take_out(p, p->table.heap[0]);
-        entry_drop(p, p->table.heap[0]);
-    }
+    if (p->table.n == PINS_MAX)
+        entry_end(p, p->table.heap[0]); /* the one that needs care first goes */
     e = pin_table_add(&p->table, a, name, end_ms);
     p->ward->counts.pins = (uint32_t)p->table.n;
     return e;
@@ -301,12 +308,10 @@ static void on_care(void *arg)
          i++) {
         struct pin_entry *e = p->table.heap[0];
 
-        if (e->held) {
+        if (e->held)
             renew(p, e);
-        } else {
-            take_out(p, e);
-            entry_drop(p, e);
-        }
+        else
+            entry_end(p, e);
     }
     arm(p);
 }

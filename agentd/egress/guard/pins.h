@@ -11,6 +11,7 @@
 
 #define PINS_MAX 16384 /* addresses; the one that ends first goes */
 
+/** NULL: no memory. The ward has its policy, and keeps both. */
 struct pins *pins_new(struct ward *w, struct err *e);
 void pins_free(struct pins *p);
 

@@ -52,6 +52,16 @@ static int find_veth(struct kept *s, struct err *e)
     return rc;
 }
 
+/* Bound to the way its packets come by: nobody else reaches them. */
+static int listen_on_host(struct kept *s, struct err *e)
+{
+    if (sealed_listen(s, true, s->veth.way, e) < 0)
+        return -1;
+    if (s->keeper->host_nflog_fd >= 0)
+        s->fd[CHANNEL_FD_NFLOG] = fcntl(s->keeper->host_nflog_fd, F_DUPFD_CLOEXEC, 0);
+    return 0;
+}
+
 static int make_veth(struct kept *s, struct err *e)
 {
     struct nft_sandbox rules;
@@ -63,11 +73,8 @@ static int make_veth(struct kept *s, struct err *e)
                        s->veth_reasons.text[0]);
     if (host_update(s->keeper, e) < 0)
         return -1;
-    /* Bound to the way its packets come by: nobody else reaches them. */
-    if (sealed_listen(s, true, s->veth.way, e) < 0)
+    if (listen_on_host(s, e) < 0)
         return -1;
-    if (s->keeper->host_nflog_fd >= 0)
-        s->fd[CHANNEL_FD_NFLOG] = fcntl(s->keeper->host_nflog_fd, F_DUPFD_CLOEXEC, 0);
     kept_fill(s, s->policy, &rules);
     if (nft_sandbox_set(s->keeper->host, &rules, e) < 0)
         return -1;
@@ -162,10 +169,8 @@ static int adopt_veth(struct kept *s, const struct veth *was, struct err *e)
         s->veth = now;
     veth_breakers(h, s->ns, &s->veth, &s->veth_reasons);
     veth_host_free(h);
-    if (sealed_listen(s, true, s->veth.way, e) < 0)
+    if (listen_on_host(s, e) < 0)
         return -1;
-    if (s->keeper->host_nflog_fd >= 0)
-        s->fd[CHANNEL_FD_NFLOG] = fcntl(s->keeper->host_nflog_fd, F_DUPFD_CLOEXEC, 0);
     s->has_rules = true; /* host_update() puts them there, all in one batch */
     return 0;
 }

@@ -38,11 +38,10 @@ static int set(int fd, int level, int option, const char *what, struct err *e)
                : 0;
 }
 
-/* What it accepts has the same. Between the sandbox and us is no path that could be
- * congested: to pace it, as bbr does, only costs timers. Without them it is slower. */
+/* What it accepts has the same. Without it it is slower. */
 static void tune(int fd)
 {
-    static const char control[] = "reno";
+    static const char control[] = EGRESS_CONTROL;
 
     (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, sizeof control - 1);
 }

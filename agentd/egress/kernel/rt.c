@@ -29,9 +29,6 @@ enum {
         524280, /* bytes of a packet on lo: the most that Linux has (8 x 65535) */
 };
 
-/* What lo needs: no pacing, no guess at a path's width. Linux always has it. */
-static const char LOCAL_CONTROL[] = "reno";
-
 /* if_link.h, Linux 6.3; Debian 12's headers are older. */
 enum {
     LINK_GSO_IPV4_MAX_SIZE = 63,
@@ -413,7 +410,7 @@ static int seal_family(int fd, const char *text)
     /* The main table: a namespace's own "local" one is the kernel's to fill. */
     m = local_route(buf, RTM_NEWROUTE, a.family, RT_TABLE_MAIN, &a);
     metrics = mnl_attr_nest_start(m, RTA_METRICS);
-    mnl_attr_put_strz(m, RTAX_CC_ALGO, LOCAL_CONTROL);
+    mnl_attr_put_strz(m, RTAX_CC_ALGO, EGRESS_CONTROL);
     mnl_attr_nest_end(m, metrics);
     return change(fd, m);
 }

@@ -504,22 +504,6 @@ static void failing_batch(void)
     egress_ns_done(&s);
 }
 
-/* Another program: its own socket, as nft(8) has. */
-static void foreign(void (*build)(struct nft_batch *b))
-{
-    struct nft_batch b;
-    struct nft_link link;
-    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
-
-    NEED_OK(link_open(&link, &fd, &e));
-    batch_init(&b, EGRESS_NFT, 1);
-    link_begin(&link, &b, EGRESS_NFT);
-    build(&b);
-    NEED_OK(link_commit(&link, &b, &e));
-    batch_done(&b);
-    link_done(&link);
-}
-
 static void flush_output(struct nft_batch *b)
 {
     build_chain_flush(b, "output");
@@ -572,7 +556,7 @@ static void monitor(void)
         struct err why = {0};
 
         NEED_OK(nft_verify(s.nft, &base, &s.sandbox, 1, &e));
-        foreign(rows[i].build);
+        egress_ns_foreign(EGRESS_NFT, rows[i].build);
         NEED(nft_monitor_read(s.nft, fd) ==
              (is_ours ? NFT_CHANGE_OURS_TOUCHED : NFT_CHANGE_NONE));
         NEED(nft_monitor_read(s.nft, fd) == NFT_CHANGE_NONE);

@@ -24,22 +24,6 @@ static int netlink(int protocol)
     return fd;
 }
 
-/* Another program: its own socket, as nft(8) has. */
-static void foreign(const char *table, void (*build)(struct nft_batch *b))
-{
-    struct nft_batch b;
-    struct nft_link link;
-    int fd = netlink(NETLINK_NETFILTER);
-
-    NEED_OK(link_open(&link, &fd, &e));
-    batch_init(&b, table, 1);
-    link_begin(&link, &b, table);
-    build(&b);
-    NEED_OK(link_commit(&link, &b, &e));
-    batch_done(&b);
-    link_done(&link);
-}
-
 static void flush_output(struct nft_batch *b)
 {
     build_chain_flush(b, "output");
@@ -88,16 +72,16 @@ static void all_namespaces(void)
     here = table_of_ours();
     NEED(unshare(CLONE_NEWNET) == 0);
     there = table_of_ours();
-    foreign(EGRESS_NFT, flush_output);
+    egress_ns_foreign(EGRESS_NFT, flush_output);
     NEED(news(fd, -1, here, &touches) == 0); /* ours, and of one without a number */
     ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     NEED_OK(id = rt_nsid(rt, ns, &e));
     NEED(id >= 0 && rt_nsid(rt, ns, NULL) == id);
     NEED_OK(nft_install(there, &base, &e));
     NEED(news(fd, id, there, &touches) == 0);
-    foreign(EGRESS_NFT, flush_output);
+    egress_ns_foreign(EGRESS_NFT, flush_output);
     NEED(news(fd, id, there, &touches) > 0 && touches);
-    foreign("another", build_table);
+    egress_ns_foreign("another", build_table);
     NEED(news(fd, id, there, &touches) > 0 && !touches);
     nft_close(there);
     nft_close(here);
@@ -115,7 +99,7 @@ static void own_namespace(void)
     NEED_OK(nft_monitor_start(fd, OURS, &e));
     n = table_of_ours();
     NEED(news(fd, -1, n, &touches) == 0);
-    foreign(EGRESS_NFT, flush_output);
+    egress_ns_foreign(EGRESS_NFT, flush_output);
     NEED(news(fd, -1, n, &touches) > 0 && touches);
     nft_close(n);
     sock_close(&fd);
@@ -131,13 +115,13 @@ static void lost_news(void)
     NEED(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof least) == 0);
     n = table_of_ours();
     for (int i = 0; i < 64; i++)
-        foreign(EGRESS_NFT, flush_output);
+        egress_ns_foreign(EGRESS_NFT, flush_output);
     NEED(nft_monitor_read(n, fd) == NFT_CHANGE_LOST);
     NEED(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &more, sizeof more) == 0);
     while (nft_monitor_read(n, fd) != NFT_CHANGE_NONE)
         ;
     NEED_OK(nft_install(n, &base, &e)); /* or there is nothing to flush */
-    foreign(EGRESS_NFT, flush_output);
+    egress_ns_foreign(EGRESS_NFT, flush_output);
     NEED(nft_monitor_read(n, fd) == NFT_CHANGE_OURS_TOUCHED);
     nft_close(n);
     sock_close(&fd);
